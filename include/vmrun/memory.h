@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef VMRUN_MEMORY_H
+#define VMRUN_MEMORY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "vmrun/error.h"
+
+/*
+ * Guest RAM: a few regions of guest-physical addresses, each one mapping in
+ * this process, and a dirty map of 4 KiB pages beside them for what the VMM
+ * itself writes (KVM's log does not see that).
+ *
+ * A guest address is hostile: reach RAM only through guest_memory_at() and its
+ * relatives, which refuse what does not lie wholly inside one region. All
+ * functions but create and destroy: any thread.
+ */
+#define GUEST_PAGE_SIZE 4096u
+
+enum memory_backing { MEMORY_ANONYMOUS, MEMORY_MEMFD };
+enum memory_pages { MEMORY_PAGES_NORMAL, MEMORY_PAGES_TRANSPARENT, MEMORY_PAGES_HUGE };
+
+struct memory_region {
+    uint64_t gpa, size; /* bytes; multiples of GUEST_PAGE_SIZE */
+    uint8_t *host;
+    int fd;             /* the memfd, or -1 */
+    uint64_t fd_offset; /* of the region's first byte in fd */
+    uint64_t *dirty;    /* atomic words; bit n: page n was written by the VMM */
+};
+
+#define MEMORY_MAX_REGIONS 4
+
+struct guest_memory {
+    uint32_t host_page_size; /* bytes: what the host can give and take back */
+    unsigned count;
+    struct memory_region regions[MEMORY_MAX_REGIONS]; /* ascending, disjoint */
+};
+
+/* Where RAM lies: up to `hole_start` from 0, the rest from `hole_end` (4 GiB) up. */
+struct memory_layout {
+    uint64_t size;                 /* bytes in all; a multiple of 2 MiB with MEMORY_PAGES_HUGE */
+    uint64_t hole_start, hole_end; /* guest-physical */
+    enum memory_backing backing;
+    enum memory_pages pages;
+};
+
+/*
+ * Reserve the RAM; pages are taken from the host as they are touched (with
+ * MEMORY_PAGES_HUGE they are reserved at once).
+ * Errors: -EINVAL a size that is no multiple of the page size; -ENOMEM, with what would help.
+ */
+int guest_memory_create(const struct memory_layout *layout, struct guest_memory **ret_mem,
+                        struct error *err);
+void guest_memory_destroy(struct guest_memory *mem); /* NULL is fine */
+
+/* Bytes of RAM in all. */
+uint64_t guest_memory_size(const struct guest_memory *mem);
+
+/* Host address of [gpa, gpa + len), or NULL unless it lies wholly inside one region. len > 0. */
+void *guest_memory_at(const struct guest_memory *mem, uint64_t gpa, uint64_t len);
+
+/* Copy in or out; a write marks its pages dirty. Errors: -EFAULT, nothing was copied. */
+int guest_memory_read(const struct guest_memory *mem, uint64_t gpa, void *data, uint64_t len);
+int guest_memory_write(struct guest_memory *mem, uint64_t gpa, const void *data, uint64_t len);
+/* Fill with zeros. Pages that are whole are given back to the host. Errors: -EFAULT. */
+int guest_memory_zero(struct guest_memory *mem, uint64_t gpa, uint64_t len);
+
+/* For who wrote through guest_memory_at(): mark after the write. Outside RAM: ignored. */
+void guest_memory_mark_dirty(struct guest_memory *mem, uint64_t gpa, uint64_t len);
+/* Whether the page at gpa is marked; with clear, unmark it. */
+bool guest_memory_test_dirty(struct guest_memory *mem, uint64_t gpa, bool clear);
+
+#endif
