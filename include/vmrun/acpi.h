@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef VMRUN_ACPI_H
+#define VMRUN_ACPI_H
+
+/*
+ * ACPI tables for a small PC: RSDP, XSDT, FADT, FACS, MADT and DSDT.
+ * Source: ACPI Specification 6.4, "ACPI Software Programming Model".
+ */
+
+#include <stdint.h>
+
+#include "vmrun/memory.h"
+
+struct acpi_serial {
+    uint16_t port, ports; /* first I/O port and how many */
+    uint8_t irq;
+};
+
+/* What of the board the tables describe; the board function fills it in from its address map. */
+struct acpi_board {
+    unsigned cpus;
+    uint64_t lapic_base, ioapic_base;
+    uint16_t pm1_event, pm1_control; /* I/O ports: PM1a event block (4 bytes), control (2 bytes) */
+    uint16_t reset_port;
+    uint8_t reset_value;
+    uint8_t s5_type; /* SLP_TYP that means S5 */
+    uint8_t sci_irq;
+    uint16_t rtc_port; /* 0x70 */
+    uint8_t rtc_irq;
+    const struct acpi_serial *serials;
+    unsigned serial_count;
+};
+
+/*
+ * Write all tables into guest RAM at [gpa, gpa + room); gpa is a multiple of 64 and
+ * below 4 GiB. IRQ 0 is said to arrive at GSI 2, and the SCI to be level-triggered and
+ * active high: the interrupt routing has to agree.
+ *
+ * Errors (nothing is written then): -ENOSPC room is too small; -EFAULT not RAM; -EINVAL
+ * a board that the tables cannot describe; -ENOMEM.
+ */
+int acpi_build(const struct acpi_board *board, struct guest_memory *mem, uint64_t gpa,
+               uint64_t room, uint64_t *ret_rsdp, struct error *err);
+
+#endif
