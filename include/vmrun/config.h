@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef VMRUN_CONFIG_H
+#define VMRUN_CONFIG_H
+
+/*
+ * The description of a machine, as its owner writes it: JSON, or flags.
+ *
+ * One table per JSON object gives names, types, ranges and defaults; the
+ * parser, the checker, the JSON Schema and the printed form all come from it
+ * (src/config/tables.c). docs/vmrun.json.5 is the manual of the keys.
+ *
+ * Any thread may call these; one struct vm_config is one thread's at a time.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "vmrun/error.h"
+
+enum config_console {
+    CONFIG_CONSOLE_STDIO,
+    CONFIG_CONSOLE_PTY,
+    CONFIG_CONSOLE_NONE,
+    CONFIG_CONSOLE_FILE,
+};
+enum config_cpu_model { CONFIG_CPU_HOST, CONFIG_CPU_V2, CONFIG_CPU_V3 };
+enum config_backing { CONFIG_BACKING_ANONYMOUS, CONFIG_BACKING_MEMFD };
+enum config_pages { CONFIG_PAGES_NORMAL, CONFIG_PAGES_TRANSPARENT, CONFIG_PAGES_HUGE };
+enum config_unpack { CONFIG_UNPACK_AUTO, CONFIG_UNPACK_GUEST };
+enum config_reboot { CONFIG_REBOOT_RESTART, CONFIG_REBOOT_EXIT };
+
+struct config_serial {
+    uint64_t kind; /* enum config_console, of "stdio", "pty", "none" or "file:PATH" */
+    char *path;    /* CONFIG_CONSOLE_FILE; else NULL */
+};
+
+/*
+ * Strings are owned, UTF-8 without control characters, and never NULL unless
+ * said. Paths are absolute or relative to the working folder.
+ */
+struct vm_config {
+    char *name;      /* 1 to 64 of [A-Za-z0-9._-], not starting with . or - ; NULL: none given */
+    uint64_t cpus;   /* 1 to 255; KVM's own limit comes later */
+    uint64_t memory; /* bytes, a multiple of 1 MiB, 16 MiB to 4 TiB */
+    struct {
+        char *kernel;    /* NULL: none given (config_validate() refuses) */
+        char *initrd;    /* NULL: none */
+        char *cmdline;   /* at most 4095 bytes; boot_open() knows the kernel's own limit */
+        uint64_t unpack; /* enum config_unpack */
+    } boot;
+    struct {
+        uint64_t model; /* enum config_cpu_model */
+    } cpu;
+    struct {
+        uint64_t backing; /* enum config_backing */
+        uint64_t pages;   /* enum config_pages */
+    } memory_options;
+    struct config_serial serial; /* "console.serial" */
+    uint64_t reboot;             /* enum config_reboot: "on_reboot" */
+    bool debug_exit;
+};
+
+/*
+ * The defaults: 1 CPU of the host's model, 256 MiB of anonymous memory with
+ * transparent huge pages, the command line "console=ttyS0", the serial port on
+ * stdio, restart on reboot, no debug exit; no name, kernel or initrd. When
+ * memory for the command line runs out it is NULL, and config_validate() says so.
+ */
+void config_init(struct vm_config *config);
+
+/* Frees what config owns. Fine on one that is all zeros, or half loaded, or a second time. */
+void config_fini(struct vm_config *config);
+
+/*
+ * Read a file over what config holds; paths in it are relative to its folder.
+ * When it fails, config holds the defaults, the old or the new value for each
+ * key, and only config_fini() is left to do. The message is one line:
+ *   "FILE: what"               the file itself: -ENOENT, -EACCES, -EISDIR … of open(2) and
+ *                              read(2); -EFBIG over 1 MiB; -EINVAL empty, or not an object
+ *   "FILE:LINE:COLUMN: what"   no JSON, a key there twice, not UTF-8: -EINVAL
+ *   "FILE: JSON.PATH: what"    everything else: -EINVAL
+ * or -ENOMEM.
+ */
+int config_load(struct vm_config *config, const char *path, struct error *err);
+
+/*
+ * Set one value by its JSON path ("memory", "boot.kernel", "console.serial"), as
+ * a flag or --set does; text is parsed by the type in the table, paths are
+ * relative to the working folder. `where` is all that is put before errors, so
+ * it names the flag ("--memory"), or with --set also the path ("--set memory").
+ * Leaves config as it was on failure. Errors: -EINVAL, -ENOMEM.
+ */
+int config_set(struct vm_config *config, const char *where, const char *path, const char *text,
+               struct error *err);
+
+/*
+ * What no single value shows: a kernel is named, values that contradict. Opens
+ * nothing. The message begins with the JSON path. Errors: -EINVAL, -ENOMEM.
+ */
+int config_validate(const struct vm_config *config, struct error *err);
+
+/* The JSON Schema (draft 2020-12) of what config_load() takes. Errors: -ENOMEM, -EIO of out. */
+int config_print_schema(FILE *out, struct error *err);
+
+/*
+ * The effective configuration as JSON, every default filled in, keys without a
+ * value left out, paths made absolute: config_load() takes it from any folder.
+ * Errors: -EINVAL the working folder's name is not UTF-8; -ENOMEM; -EIO of out;
+ * those of getcwd(3).
+ */
+int config_print(const struct vm_config *config, FILE *out, struct error *err);
+
+#endif

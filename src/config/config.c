@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* config: the life of a struct vm_config, values set by flags, and the checks across values. */
+#include "vmrun/config.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "quote.h"
+#include "tables.h"
+#include "value.h"
+#include "vmrun/text.h"
+
+#define HUGE_PAGE (UINT64_C(2) << 20)
+#define KEYS_MAX 64  /* in all tables together */
+#define PATH_SIZE 64 /* of the longest path of a key, and its NUL */
+
+static void init_object(const struct config_object *object, struct vm_config *config)
+{
+    for (const struct config_key *key = object->keys; key->name; key++) {
+        struct error err;
+
+        if (key->object) {
+            init_object(key->object, config);
+        } else if (key->start) {
+            int r = config_value_parse(key, config, NULL, key->start, &err);
+
+            assert(r == 0 || r == -ENOMEM);
+        }
+    }
+}
+
+void config_init(struct vm_config *config)
+{
+    memset(config, 0, sizeof(*config));
+    init_object(&config_root, config);
+}
+
+static void clear_object(const struct config_object *object, struct vm_config *config)
+{
+    for (const struct config_key *key = object->keys; key->name; key++) {
+        if (key->object)
+            clear_object(key->object, config);
+        else
+            config_value_clear(key, config);
+    }
+}
+
+void config_fini(struct vm_config *config)
+{
+    clear_object(&config_root, config);
+}
+
+/* Every path below object: the words that someone may have meant. */
+struct path_list {
+    char paths[KEYS_MAX][PATH_SIZE];
+    const char *words[KEYS_MAX + 1];
+    unsigned count;
+};
+
+static void collect_paths(const struct config_object *object, const char *prefix,
+                          struct path_list *list)
+{
+    for (const struct config_key *key = object->keys; key->name; key++) {
+        char path[PATH_SIZE];
+
+        snprintf(path, sizeof(path), "%s%s%s", prefix, prefix[0] ? "." : "", key->name);
+        if (key->object) {
+            collect_paths(key->object, path, list);
+            continue;
+        }
+        assert(list->count < KEYS_MAX);
+        memcpy(list->paths[list->count], path, sizeof(path));
+        list->words[list->count] = list->paths[list->count];
+        list->count++;
+    }
+}
+
+static int refuse_path(const char *path, struct error *err)
+{
+    struct path_list list = {.count = 0};
+    char quoted[QUOTE_SIZE];
+    const char *near;
+
+    collect_paths(&config_root, "", &list);
+    near = text_nearest(path, list.words);
+    /* "kernel" for "boot.kernel" is no slip of the finger, but as easy to mend. */
+    for (unsigned i = 0; !near && i < list.count; i++) {
+        const char *last = strrchr(list.words[i], '.');
+
+        if (last && strcmp(last + 1, path) == 0)
+            near = list.words[i];
+    }
+    config_quote(path, quoted);
+    if (near)
+        return error_set(err, EINVAL, "%s is not a known key; did you mean \"%s\"?", quoted, near);
+    return error_set(err, EINVAL, "%s is not a known key; \"vmrun config schema\" lists them",
+                     quoted);
+}
+
+int config_set(struct vm_config *config, const char *where, const char *path, const char *text,
+               struct error *err)
+{
+    const struct config_key *key = config_key_find(path);
+    char list[200];
+    int r;
+
+    if (!key) {
+        r = refuse_path(path, err);
+    } else if (key->object) {
+        config_object_list(key->object, list, sizeof(list));
+        r = error_set(err, EINVAL, "\"%s\" is an object; set one of its keys: %s", path, list);
+    } else {
+        r = config_value_parse(key, config, NULL, text, err);
+    }
+    return r < 0 ? error_prefix(err, "%s", where) : 0;
+}
+
+int config_validate(const struct vm_config *config, struct error *err)
+{
+    const char *output = config->serial.path;
+    char size[24], quoted[QUOTE_SIZE];
+
+    if (!config->boot.cmdline)
+        return error_set(err, ENOMEM, "boot.cmdline: out of memory");
+    if (!config->boot.kernel)
+        return error_set(
+            err, EINVAL,
+            "boot.kernel: no kernel is named; set it in the file or give --kernel FILE");
+    if (config->memory_options.pages == CONFIG_PAGES_HUGE && config->memory % HUGE_PAGE != 0)
+        return error_set(err, EINVAL,
+                         "memory: \"%s\" is not a multiple of 2M, as memory_options.pages \"huge\" "
+                         "asks",
+                         text_format_size(config->memory, size, sizeof(size)));
+    if (output && strcmp(output, config->boot.kernel) == 0)
+        return error_set(err, EINVAL, "console.serial: %s is the kernel; name another file",
+                         config_quote(output, quoted));
+    if (output && config->boot.initrd && strcmp(output, config->boot.initrd) == 0)
+        return error_set(err, EINVAL, "console.serial: %s is the initrd; name another file",
+                         config_quote(output, quoted));
+    return 0;
+}

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef VMRUN_SRC_CONFIG_TABLES_H
+#define VMRUN_SRC_CONFIG_TABLES_H
+
+/*
+ * What a machine's description may hold: one struct config_object per JSON
+ * object, one struct config_key per key. Start-up values, parser, checker,
+ * flags, schema and printed form walk these tables and know nothing else, so a
+ * new key is one row in tables.c (and its paragraph in docs/vmrun.json.5,
+ * which a test asks for).
+ */
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "vmrun/config.h"
+
+enum config_type {
+    CONFIG_TYPE_OBJECT,  /* nested: .object */
+    CONFIG_TYPE_NAME,    /* char *: 1 to .max of [A-Za-z0-9._-], not starting with . or - */
+    CONFIG_TYPE_TEXT,    /* char *: UTF-8 without control characters, at most .max bytes */
+    CONFIG_TYPE_PATH,    /* char *: TEXT, not empty; in a file, relative to that file's folder */
+    CONFIG_TYPE_UINT,    /* uint64_t: .min to .max */
+    CONFIG_TYPE_SIZE,    /* uint64_t: "512M"; .min to .max, a multiple of .step */
+    CONFIG_TYPE_CHOICE,  /* uint64_t: index in .choices */
+    CONFIG_TYPE_BOOL,    /* bool */
+    CONFIG_TYPE_CONSOLE, /* struct config_serial: a word of .choices, or "file:PATH" */
+};
+
+struct config_key {
+    const char *name; /* NULL ends the table */
+    enum config_type type;
+    size_t offset; /* in struct vm_config */
+    uint64_t min, max, step;
+    const char *const *choices;         /* NULL-ended, in the order of the enum */
+    const char *start;                  /* the default, as a flag would give it; NULL: none */
+    const struct config_object *object; /* CONFIG_TYPE_OBJECT */
+    const char *description;            /* for the schema: a sentence or two */
+};
+
+struct config_object {
+    const char *title;
+    const char *description;
+    const struct config_key *keys;
+};
+
+extern const struct config_object config_root;
+
+/* What a path from the root ("boot.kernel", "boot") names, or NULL. */
+const struct config_key *config_key_find(const char *path);
+
+/* The key of one object by its name, or NULL. */
+const struct config_key *config_object_find(const struct config_object *object, const char *name);
+
+/* "name, cpus, memory": the names of an object's keys, cut to len. */
+void config_object_list(const struct config_object *object, char *buf, size_t len);
+
+#endif

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef VMRUN_SRC_CONFIG_VALUE_H
+#define VMRUN_SRC_CONFIG_VALUE_H
+
+/*
+ * One value of a configuration, by its row in the tables: out of a text or JSON
+ * into struct vm_config, and back. Messages say what is wrong with the value;
+ * the caller puts in front where it stands.
+ */
+
+#include <jansson.h>
+
+#include "tables.h"
+#include "vmrun/error.h"
+
+/*
+ * Set a value from a text, as a flag gives it. folder is put before relative
+ * paths: NULL, or it ends in "/". Not for CONFIG_TYPE_OBJECT. Leaves config as it was on failure.
+ * Errors: -EINVAL, -ENOMEM.
+ */
+int config_value_parse(const struct config_key *key, struct vm_config *config, const char *folder,
+                       const char *text, struct error *err);
+
+/* The same from JSON, whose type must fit: always refuses for CONFIG_TYPE_OBJECT. */
+int config_value_load(const struct config_key *key, struct vm_config *config, const char *folder,
+                      const json_t *json, struct error *err);
+
+/*
+ * A value as JSON; *ret_json is NULL when it has none. folder as above: paths
+ * in config are relative to it. Errors: -EINVAL a path that is no UTF-8, -ENOMEM.
+ */
+int config_value_save(const struct config_key *key, const struct vm_config *config,
+                      const char *folder, json_t **ret_json, struct error *err);
+
+/* Free what the value owns. */
+void config_value_clear(const struct config_key *key, struct vm_config *config);
+
+#endif
