@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef MACHINE_INTERNAL_H
+#define MACHINE_INTERNAL_H
+
+#include <pthread.h>
+
+#include "vmrun/boot.h"
+#include "vmrun/bus.h"
+#include "vmrun/kvm.h"
+#include "vmrun/machine.h"
+#include "vmrun/memory.h"
+
+#define MACHINE_MAX_DEVICES 64
+
+/* What ends or restarts the machine from the inside; the first one counts until it is served. */
+struct machine_request {
+    enum { REQUEST_NONE, REQUEST_POWEROFF, REQUEST_RESET, REQUEST_EXIT, REQUEST_CRASH } what;
+    int status;   /* REQUEST_EXIT */
+    char *report; /* REQUEST_CRASH; may be NULL */
+};
+
+struct machine {
+    const struct vm_config *config;
+    struct loop *loop;
+    struct platform platform; /* what devices see of us */
+
+    struct guest_memory *memory;
+    struct bus *pio, *mmio;
+    struct boot *boot;
+    struct console *console;
+    struct kvm_vm *vm;
+    struct device *devices[MACHINE_MAX_DEVICES]; /* in order of creation */
+    unsigned device_count;
+    struct device *power_button; /* one of the devices */
+
+    enum machine_state state;
+    enum machine_end end;
+    int exit_status;
+    uint64_t started_ns, resets;
+    machine_listener *listener;
+    void *listener_opaque;
+
+    int request_fd; /* eventfd: vCPU threads tell the machine thread of a request */
+    struct loop_watch *request_watch;
+    pthread_mutex_t request_lock;
+    struct machine_request request;
+};
+
+extern const struct platform_ops machine_platform_ops;
+
+/* From a vCPU thread: ask the machine thread to act; the vCPUs stop. Takes over report. */
+void machine_request(struct machine *m, int what, int status, char *report);
+
+/* The board: what is where. One file per architecture. */
+void board_memory_layout(const struct vm_config *config, struct memory_layout *ret_layout);
+int board_create_devices(struct machine *m, struct error *err);
+/* Firmware tables, kernel, and the first vCPU's entry: what power-on and every reset do. */
+int board_load(struct machine *m, struct error *err);
+
+#endif

@@ -1,0 +1,427 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * machine: builds the parts in their order and carries the life cycle.
+ *
+ * The one thing to know: vCPU threads never change the machine. They leave a
+ * request (machine_request()), stop, and the machine thread serves it.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "vmrun/acpi_pm.h"
+#include "vmrun/log.h"
+
+const char *machine_state_name(enum machine_state state)
+{
+    static const char *const names[] = {"created", "running", "paused", "ended"};
+
+    return names[state];
+}
+
+static void tell(struct machine *m, enum machine_event event, const char *detail)
+{
+    if (m->listener)
+        m->listener(m->listener_opaque, event, detail);
+}
+
+static void set_state(struct machine *m, enum machine_state state)
+{
+    if (m->state == state)
+        return;
+    m->state = state;
+    tell(m, MACHINE_EVENT_STATE, machine_state_name(state));
+}
+
+void machine_request(struct machine *m, int what, int status, char *report)
+{
+    uint64_t one = 1;
+
+    pthread_mutex_lock(&m->request_lock);
+    bool first = m->request.what == REQUEST_NONE;
+    if (first) {
+        m->request.what = what;
+        m->request.status = status;
+        m->request.report = report;
+    }
+    pthread_mutex_unlock(&m->request_lock);
+    if (!first)
+        free(report);
+
+    kvm_vm_request_pause(m->vm);
+    if (write(m->request_fd, &one, sizeof(one)) < 0)
+        log_error("machine: cannot tell the machine thread: %s", strerror(errno));
+}
+
+static void vcpu_crashed(void *opaque, const char *report)
+{
+    machine_request(opaque, REQUEST_CRASH, 0, strdup(report));
+}
+
+static void stop_running(struct machine *m)
+{
+    kvm_vm_pause(m->vm);
+    for (unsigned i = m->device_count; i-- > 0;)
+        device_pause(m->devices[i]);
+}
+
+static void start_running(struct machine *m)
+{
+    for (unsigned i = 0; i < m->device_count; i++)
+        device_resume(m->devices[i]);
+    kvm_vm_resume(m->vm);
+}
+
+static void end(struct machine *m, enum machine_end how, int status)
+{
+    m->end = how;
+    m->exit_status = status;
+    set_state(m, MACHINE_ENDED);
+}
+
+/* Power-on state again. Only while no vCPU runs. */
+static int reset_in_place(struct machine *m, struct error *err)
+{
+    for (unsigned i = 0; i < m->device_count; i++)
+        device_reset(m->devices[i]);
+    if (kvm_vm_reset(m->vm, err) < 0 || board_load(m, err) < 0)
+        return error_prefix(err, "reset");
+    m->resets++;
+    return 0;
+}
+
+/* What the guest did while it was being reset no longer counts. */
+static void forget_request(struct machine *m)
+{
+    pthread_mutex_lock(&m->request_lock);
+    free(m->request.report);
+    m->request = (struct machine_request){.what = REQUEST_NONE};
+    pthread_mutex_unlock(&m->request_lock);
+}
+
+static void crash(struct machine *m, const char *report)
+{
+    end(m, MACHINE_END_CRASH, 3);
+    tell(m, MACHINE_EVENT_CRASH, report);
+}
+
+static void guest_reset(struct machine *m)
+{
+    struct error err;
+
+    if (m->config->reboot == CONFIG_REBOOT_EXIT) {
+        end(m, MACHINE_END_POWEROFF, 0);
+        return;
+    }
+    if (reset_in_place(m, &err) < 0) {
+        crash(m, err.msg);
+        return;
+    }
+    log_info("the guest restarted (%llu so far)", (unsigned long long)m->resets);
+    tell(m, MACHINE_EVENT_RESET, "by the guest");
+    if (m->state == MACHINE_RUNNING)
+        start_running(m);
+}
+
+static void serve_request(void *opaque, uint32_t events)
+{
+    struct machine *m = opaque;
+    struct machine_request request;
+    uint64_t count;
+
+    (void)events;
+    if (read(m->request_fd, &count, sizeof(count)) < 0 || m->state == MACHINE_ENDED)
+        return;
+    pthread_mutex_lock(&m->request_lock);
+    request = m->request;
+    m->request = (struct machine_request){.what = REQUEST_NONE};
+    pthread_mutex_unlock(&m->request_lock);
+    if (request.what == REQUEST_NONE)
+        return; /* a reset by the operator came between */
+
+    if (m->state == MACHINE_RUNNING)
+        stop_running(m);
+    switch (request.what) {
+    case REQUEST_NONE: break;
+    case REQUEST_POWEROFF: end(m, MACHINE_END_POWEROFF, 0); break;
+    case REQUEST_RESET:
+        forget_request(m); /* another vCPU's, before it stopped */
+        guest_reset(m);
+        break;
+    case REQUEST_EXIT: end(m, MACHINE_END_EXIT, request.status); break;
+    case REQUEST_CRASH: crash(m, request.report ? request.report : "out of memory"); break;
+    }
+    free(request.report);
+}
+
+static int create_console(struct machine *m, void (*quit)(void *opaque), struct error *err)
+{
+    static const enum console_kind kinds[] = {
+        [CONFIG_CONSOLE_STDIO] = CONSOLE_STDIO,
+        [CONFIG_CONSOLE_PTY] = CONSOLE_PTY,
+        [CONFIG_CONSOLE_FILE] = CONSOLE_FILE,
+        [CONFIG_CONSOLE_NONE] = CONSOLE_NONE,
+    };
+    const struct console_params params = {
+        .kind = kinds[m->config->serial.kind],
+        .path = m->config->serial.path,
+        .quit = quit,
+        .opaque = m,
+    };
+
+    return console_create(&params, m->loop, &m->console, err);
+}
+
+static void quit(void *opaque)
+{
+    machine_kill(opaque);
+}
+
+static int open_kernel(struct machine *m, struct error *err)
+{
+    const struct boot_params_host params = {
+        .kernel = m->config->boot.kernel,
+        .initrd = m->config->boot.initrd,
+        .cmdline = m->config->boot.cmdline,
+        .memory_size = m->config->memory,
+        .unpack =
+            m->config->boot.unpack == CONFIG_UNPACK_GUEST ? BOOT_UNPACK_GUEST : BOOT_UNPACK_AUTO,
+    };
+
+    return boot_open(&params, &m->boot, err);
+}
+
+static int create_vm(struct machine *m, struct error *err)
+{
+    static const enum cpu_model models[] = {
+        [CONFIG_CPU_HOST] = CPU_MODEL_HOST,
+        [CONFIG_CPU_V2] = CPU_MODEL_X86_64_V2,
+        [CONFIG_CPU_V3] = CPU_MODEL_X86_64_V3,
+    };
+    const struct kvm_vm_params params = {
+        .cpus = (unsigned)m->config->cpus,
+        .cpu_model = models[m->config->cpu.model],
+        .memory = m->memory,
+        .pio = m->pio,
+        .mmio = m->mmio,
+        .crashed = vcpu_crashed,
+        .opaque = m,
+    };
+
+    return kvm_vm_create(&params, &m->vm, err);
+}
+
+/* Cheap refusals first: files, then memory and KVM; the terminal is touched last. */
+static int build(struct machine *m, struct error *err)
+{
+    struct memory_layout layout;
+
+    board_memory_layout(m->config, &layout);
+    m->request_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (m->request_fd < 0)
+        return error_errno(err, errno, "machine");
+    if (loop_watch_create(m->loop, m->request_fd, EPOLLIN, NULL, serve_request, m,
+                          &m->request_watch, err) < 0 ||
+        open_kernel(m, err) < 0 || guest_memory_create(&layout, &m->memory, err) < 0 ||
+        bus_create(BUS_PIO, &m->pio, err) < 0 || bus_create(BUS_MMIO, &m->mmio, err) < 0 ||
+        create_vm(m, err) < 0 || create_console(m, quit, err) < 0 ||
+        board_create_devices(m, err) < 0 || board_load(m, err) < 0)
+        return -err->code;
+    return 0;
+}
+
+int machine_create(const struct vm_config *config, struct loop *loop, struct machine **ret_machine,
+                   struct error *err)
+{
+    struct machine *m = calloc(1, sizeof(*m));
+
+    if (!m)
+        return error_set(err, ENOMEM, "machine: out of memory");
+    m->config = config;
+    m->loop = loop;
+    m->platform.ops = &machine_platform_ops;
+    m->request_fd = -1;
+    pthread_mutex_init(&m->request_lock, NULL);
+
+    int r = build(m, err);
+    if (r < 0) {
+        machine_destroy(m);
+        return r;
+    }
+    *ret_machine = m;
+    return 0;
+}
+
+void machine_destroy(struct machine *m)
+{
+    if (!m)
+        return;
+    if (m->vm)
+        stop_running(m);
+    for (unsigned i = m->device_count; i-- > 0;)
+        device_destroy(m->devices[i]);
+    console_destroy(m->console);
+    kvm_vm_destroy(m->vm);
+    bus_destroy(m->pio);
+    bus_destroy(m->mmio);
+    guest_memory_destroy(m->memory);
+    boot_close(m->boot);
+    loop_watch_destroy(m->request_watch);
+    if (m->request_fd >= 0)
+        close(m->request_fd);
+    forget_request(m);
+    pthread_mutex_destroy(&m->request_lock);
+    free(m);
+}
+
+void machine_set_listener(struct machine *m, machine_listener *listener, void *opaque)
+{
+    m->listener = listener;
+    m->listener_opaque = opaque;
+}
+
+static int wrong_state(const struct machine *m, const char *verb, struct error *err)
+{
+    return error_set(err, EBUSY, "cannot %s: the machine is %s", verb,
+                     machine_state_name(m->state));
+}
+
+int machine_start(struct machine *m, struct error *err)
+{
+    if (m->state != MACHINE_CREATED)
+        return wrong_state(m, "start", err);
+    m->started_ns = loop_now_ns();
+    start_running(m);
+    set_state(m, MACHINE_RUNNING);
+    return 0;
+}
+
+int machine_pause(struct machine *m, struct error *err)
+{
+    if (m->state == MACHINE_PAUSED)
+        return 0;
+    if (m->state == MACHINE_ENDED)
+        return wrong_state(m, "pause", err);
+    if (m->state == MACHINE_CREATED)
+        m->started_ns = loop_now_ns();
+    else
+        stop_running(m);
+    set_state(m, MACHINE_PAUSED);
+    return 0;
+}
+
+int machine_resume(struct machine *m, struct error *err)
+{
+    if (m->state == MACHINE_RUNNING)
+        return 0;
+    if (m->state != MACHINE_PAUSED)
+        return wrong_state(m, "resume", err);
+    start_running(m);
+    set_state(m, MACHINE_RUNNING);
+    return 0;
+}
+
+int machine_reset(struct machine *m, struct error *err)
+{
+    if (m->state != MACHINE_RUNNING && m->state != MACHINE_PAUSED)
+        return wrong_state(m, "reset", err);
+    if (m->state == MACHINE_RUNNING)
+        stop_running(m);
+    forget_request(m);
+    if (reset_in_place(m, err) < 0) {
+        crash(m, err->msg);
+        return -err->code;
+    }
+    tell(m, MACHINE_EVENT_RESET, "by the operator");
+    if (m->state == MACHINE_RUNNING)
+        start_running(m);
+    return 0;
+}
+
+int machine_press_power_button(struct machine *m, struct error *err)
+{
+    if (m->state != MACHINE_RUNNING)
+        return wrong_state(m, "press the power button", err);
+    acpi_pm_press_power_button(m->power_button);
+    return 0;
+}
+
+void machine_kill(struct machine *m)
+{
+    if (m->state == MACHINE_ENDED)
+        return;
+    if (m->state == MACHINE_RUNNING)
+        stop_running(m);
+    end(m, MACHINE_END_KILLED, 0);
+}
+
+enum machine_state machine_state(const struct machine *m)
+{
+    return m->state;
+}
+
+enum machine_end machine_end(const struct machine *m, int *ret_status)
+{
+    *ret_status = m->exit_status;
+    return m->end;
+}
+
+/* Bytes of [host, host + size) that are resident. */
+static uint64_t resident_bytes(const uint8_t *host, uint64_t size)
+{
+    unsigned char vec[4096];
+    uint64_t pages = 0, step = sizeof(vec) * UINT64_C(4096);
+
+    for (uint64_t at = 0; at < size; at += step) {
+        uint64_t len = size - at < step ? size - at : step;
+
+        if (mincore((void *)(host + at), len, vec) < 0)
+            break;
+        for (uint64_t i = 0; i < len / 4096; i++)
+            pages += vec[i] & 1;
+    }
+    return pages * 4096;
+}
+
+void machine_info(const struct machine *m, struct machine_info *ret_info)
+{
+    *ret_info = (struct machine_info){
+        .uptime_ns = m->started_ns ? loop_now_ns() - m->started_ns : 0,
+        .resets = m->resets,
+        .kernel = boot_describe(m->boot),
+        .console = console_describe(m->console),
+    };
+    for (unsigned i = 0; i < m->memory->count; i++)
+        ret_info->memory_host_bytes +=
+            resident_bytes(m->memory->regions[i].host, m->memory->regions[i].size);
+}
+
+const struct vm_config *machine_config(const struct machine *m)
+{
+    return m->config;
+}
+
+struct console *machine_console(struct machine *m)
+{
+    return m->console;
+}
+
+void machine_stats(const struct machine *m, machine_stat_fn *fn, void *opaque)
+{
+    uint64_t exits[KVM_EXIT_KINDS];
+    char name[64];
+
+    kvm_vm_exit_counts(m->vm, exits);
+    for (unsigned i = 0; i < KVM_EXIT_KINDS; i++) {
+        snprintf(name, sizeof(name), "exits.%s", kvm_exit_kind_name(i));
+        fn(opaque, name, exits[i]);
+    }
+    fn(opaque, "bus.pio.unmapped", bus_unmapped_count(m->pio));
+    fn(opaque, "bus.mmio.unmapped", bus_unmapped_count(m->mmio));
+    fn(opaque, "resets", m->resets);
+}
