@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The table of verbs, and the parser that it drives.
+ *
+ * Everything a person can type is in this table: help and completion are printed
+ * from it (help.c), and an option with a configuration path sets that key. A new
+ * verb is a row here, a function in a file of its own, and a section in the man page.
+ */
+#include "vmrun/cli.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "verbs.h"
+#include "vmrun/text.h"
+
+static const struct cli_option run_options[] = {
+    {"--name", "NAME", "what the machine is called (default: vm and the pid)", "name"},
+    {"--cpus", "N", "CPUs of the guest", "cpus"},
+    {"--memory", "SIZE", "RAM of the guest: 512M, 2G", "memory"},
+    {"--kernel", "FILE", "bzImage, or ELF with a PVH entry", "boot.kernel"},
+    {"--initrd", "FILE", "initial RAM disk", "boot.initrd"},
+    {"--cmdline", "TEXT", "the kernel's command line", "boot.cmdline"},
+    {"--cpu", "host|x86-64-v2|x86-64-v3", "the processor that the guest sees", "cpu.model"},
+    {"--console", "stdio|pty|file:PATH|none", "where the serial port leads", "console.serial"},
+    {"--pages", "normal|transparent|huge", "the host's pages under the guest's RAM",
+     "memory_options.pages"},
+    {"--unpack", "auto|guest", "who unpacks a compressed kernel", "boot.unpack"},
+    {"--on-reboot", "restart|exit", "what follows when the guest reboots", "on_reboot"},
+    {"--debug-exit", NULL, "give a test guest the port that ends vmrun with its status",
+     "debug_exit"},
+    {"--detach", NULL, "run in the background; returns when the machine runs", NULL},
+    {"--paused", NULL, "do not start the CPUs before 'vmrun resume'", NULL},
+    {"--verbose", NULL, "say more on stderr", NULL},
+    {0},
+};
+
+static const struct cli_option json_options[] = {
+    {"--json", NULL, "print JSON", NULL},
+    {0},
+};
+
+static const struct cli_option stop_options[] = {
+    {"--timeout", "SECONDS", "how long the guest may take (default: 60)", NULL},
+    {"--force", NULL, "kill the machine when that time is over", NULL},
+    {0},
+};
+
+static const struct cli_option console_options[] = {
+    {"--timeout", "SECONDS", "after the end of input: detach when nothing comes for so long", NULL},
+    {0},
+};
+
+static const struct cli_option stats_options[] = {
+    {"--watch", NULL, "print what happens each second, until Ctrl-C", NULL},
+    {"--json", NULL, "print JSON; with --watch, one line a second", NULL},
+    {0},
+};
+
+static const struct cli_option help_options[] = {
+    {"--completion", "bash", "print the completion script of a shell", NULL},
+    {0},
+};
+
+static const char *const config_words[] = {"check", "schema", "show", NULL};
+
+const struct cli_verb cli_verbs[] = {
+    {"run", "[CONFIG.json]", "run a machine, described by a file, by options, or both",
+     "Options override the file. In the foreground the terminal is the machine's\n"
+     "serial console: Ctrl-A x ends the machine, Ctrl-A h helps.\n\n"
+     "Exit status: 0 the guest powered off; 1 an error, told in one line; 2 the\n"
+     "command line is wrong; 3 the guest crashed; 128+N ended by signal N; or what\n"
+     "a guest wrote to the debug-exit port.",
+     run_options, 0, 1, NULL, CLI_FILES, cli_run},
+    {"list", "", "list the machines that run", NULL, json_options, 0, 0, NULL, CLI_NOTHING,
+     cli_list},
+    {"status", "NAME", "say everything about one machine", NULL, json_options, 1, 1, NULL,
+     CLI_MACHINES, cli_status},
+    {"pause", "NAME", "stop its CPUs", NULL, NULL, 1, 1, NULL, CLI_MACHINES, cli_pause},
+    {"resume", "NAME", "let its CPUs run on", NULL, NULL, 1, 1, NULL, CLI_MACHINES, cli_resume},
+    {"reset", "NAME", "press its reset button", NULL, NULL, 1, 1, NULL, CLI_MACHINES, cli_reset},
+    {"stop", "NAME", "press its power button, and wait until it is gone",
+     "The guest shuts down by itself. Ctrl-C ends the waiting, not the machine.", stop_options, 1,
+     1, NULL, CLI_MACHINES, cli_stop},
+    {"kill", "NAME", "end it at once", NULL, NULL, 1, 1, NULL, CLI_MACHINES, cli_kill},
+    {"console", "NAME", "attach to its serial console, with what it printed before",
+     "On a terminal, Ctrl-] detaches. Otherwise standard input is sent to the guest,\n"
+     "and its output is copied until the machine ends, also after the end of input.",
+     console_options, 1, 1, NULL, CLI_MACHINES, cli_console},
+    {"stats", "NAME", "print its counters: exits by reason, devices", NULL, stats_options, 1, 1,
+     NULL, CLI_MACHINES, cli_stats},
+    {"doctor", "", "say what this host's KVM can do, and what mends what it cannot",
+     "Exit status: 0 machines run here at native speed; 1 they do not.", json_options, 0, 0, NULL,
+     CLI_NOTHING, cli_doctor},
+    {"config", "check FILE | show FILE | schema",
+     "check a configuration, show it with defaults, or print its JSON Schema", NULL, NULL, 1, 2,
+     config_words, CLI_FILES, cli_config},
+    {"version", "", "print the version", NULL, json_options, 0, 0, NULL, CLI_NOTHING, cli_version},
+    {"help", "[VERB]", "explain a verb, or list them", NULL, help_options, 0, 1, NULL, CLI_VERBS,
+     cli_help},
+    {0},
+};
+
+const struct cli_verb *cli_find_verb(const char *name)
+{
+    for (const struct cli_verb *v = cli_verbs; v->name; v++)
+        if (strcmp(v->name, name) == 0)
+            return v;
+    return NULL;
+}
+
+int cli_wrong(const struct cli_args *args, struct error *err, const char *fmt, ...)
+{
+    char words[384];
+    va_list list;
+
+    va_start(list, fmt);
+    vsnprintf(words, sizeof(words), fmt, list);
+    va_end(list);
+    error_set(err, EINVAL, "%s: %s (see 'vmrun help %s')", args->verb->name, words,
+              args->verb->name);
+    return CLI_WRONG_LINE;
+}
+
+static int wrong_verb(const char *name, struct error *err)
+{
+    const char *names[64] = {0};
+    size_t count = 0;
+
+    for (const struct cli_verb *v = cli_verbs; v->name && count < 63; v++)
+        names[count++] = v->name;
+    const char *near = text_nearest(name, names);
+    if (near)
+        error_set(err, EINVAL, "unknown verb '%.64s', did you mean '%s'? (see 'vmrun help')", name,
+                  near);
+    else
+        error_set(err, EINVAL, "unknown verb '%.64s' (see 'vmrun help')", name);
+    return CLI_WRONG_LINE;
+}
+
+static int wrong_option(const struct cli_args *args, const char *text, size_t len,
+                        struct error *err)
+{
+    const char *names[64] = {0};
+    char name[64];
+    size_t count = 0;
+
+    snprintf(name, sizeof(name), "%.*s", len < sizeof(name) ? (int)len : (int)sizeof(name) - 1,
+             text);
+    for (const struct cli_option *o = args->verb->options; o && o->name && count < 62; o++)
+        names[count++] = o->name;
+    names[count] = "--help";
+    const char *near = text_nearest(name, names);
+    if (near)
+        return cli_wrong(args, err, "unknown option '%s', did you mean '%s'?", name, near);
+    return cli_wrong(args, err, "unknown option '%s'", name);
+}
+
+static const struct cli_option *find_option(const struct cli_verb *verb, const char *name,
+                                            size_t len)
+{
+    for (const struct cli_option *o = verb->options; o && o->name; o++)
+        if (strlen(o->name) == len && memcmp(o->name, name, len) == 0)
+            return o;
+    return NULL;
+}
+
+/* argv[*at] is an option; *at moves on when its value is the next word. */
+static int parse_option(struct cli_args *args, int argc, char *const argv[], int *at,
+                        struct error *err)
+{
+    const char *word = argv[*at], *value = NULL;
+    size_t len = strcspn(word, "=");
+
+    if (strcmp(word, "-h") == 0 || strcmp(word, "--help") == 0) {
+        args->help = true;
+        return CLI_OK;
+    }
+    const struct cli_option *option = find_option(args->verb, word, len);
+    if (!option)
+        return wrong_option(args, word, len, err);
+    if (!option->argument && word[len])
+        return cli_wrong(args, err, "%s takes no value", option->name);
+    if (option->argument && word[len])
+        value = word + len + 1;
+    else if (option->argument && *at + 1 < argc)
+        value = argv[++*at];
+    else if (option->argument)
+        return cli_wrong(args, err, "%s needs a value: %s %s", option->name, option->name,
+                         option->argument);
+    args->values[args->value_count++] = (struct cli_value){.option = option, .text = value};
+    return CLI_OK;
+}
+
+static int check_operands(const struct cli_args *args, struct error *err)
+{
+    const struct cli_verb *verb = args->verb;
+
+    if (args->operand_count < verb->min)
+        return cli_wrong(args, err, "%s is missing", verb->operands);
+    if (args->operand_count > verb->max)
+        return cli_wrong(args, err, "one argument too many: '%.64s'", args->operands[verb->max]);
+    if (!verb->words || !args->operand_count)
+        return CLI_OK;
+    for (const char *const *w = verb->words; *w; w++)
+        if (strcmp(*w, args->operands[0]) == 0)
+            return CLI_OK;
+    const char *near = text_nearest(args->operands[0], verb->words);
+    if (near)
+        return cli_wrong(args, err, "unknown action '%.64s', did you mean '%s'?", args->operands[0],
+                         near);
+    return cli_wrong(args, err, "unknown action '%.64s'", args->operands[0]);
+}
+
+static int parse_words(struct cli_args *args, int argc, char *const argv[], struct error *err)
+{
+    bool options = true;
+
+    for (int i = 2; i < argc; i++) {
+        if (options && strcmp(argv[i], "--") == 0) {
+            options = false;
+        } else if (options && argv[i][0] == '-' && argv[i][1]) {
+            int status = parse_option(args, argc, argv, &i, err);
+            if (status != CLI_OK)
+                return status;
+        } else {
+            args->operands[args->operand_count++] = argv[i];
+        }
+    }
+    return args->help ? CLI_OK : check_operands(args, err);
+}
+
+int cli_parse(int argc, char *const argv[], struct cli_args *ret_args, struct error *err)
+{
+    const char *name = argc > 1 ? argv[1] : "";
+    struct cli_args args = {0};
+
+    if (!*name) {
+        error_set(err, EINVAL, "a verb is missing (see 'vmrun help')");
+        return CLI_WRONG_LINE;
+    }
+    if (strcmp(name, "-h") == 0 || strcmp(name, "--help") == 0)
+        name = "help";
+    if (strcmp(name, "--version") == 0)
+        name = "version";
+    args.verb = cli_find_verb(name);
+    if (!args.verb)
+        return wrong_verb(name, err);
+
+    args.values = calloc((size_t)argc, sizeof(*args.values));
+    args.operands = calloc((size_t)argc, sizeof(*args.operands));
+    if (!args.values || !args.operands) {
+        error_set(err, ENOMEM, "command line: out of memory");
+        cli_args_fini(&args);
+        return CLI_FAILED;
+    }
+    int status = parse_words(&args, argc, argv, err);
+    if (status != CLI_OK) {
+        cli_args_fini(&args);
+        return status;
+    }
+    *ret_args = args;
+    return CLI_OK;
+}
+
+void cli_args_fini(struct cli_args *args)
+{
+    free(args->values);
+    free(args->operands);
+    *args = (struct cli_args){0};
+}
+
+bool cli_has(const struct cli_args *args, const char *option)
+{
+    for (size_t i = 0; i < args->value_count; i++)
+        if (strcmp(args->values[i].option->name, option) == 0)
+            return true;
+    return false;
+}
+
+const char *cli_get(const struct cli_args *args, const char *option)
+{
+    const char *text = NULL;
+
+    for (size_t i = 0; i < args->value_count; i++)
+        if (strcmp(args->values[i].option->name, option) == 0)
+            text = args->values[i].text;
+    return text;
+}
+
+int cli_get_seconds(const struct cli_args *args, const char *option, unsigned max,
+                    unsigned fallback, unsigned *ret_seconds, struct error *err)
+{
+    const char *text = cli_get(args, option);
+    uint64_t seconds = fallback;
+
+    if (text && (text_parse_uint(text, max, &seconds) < 0 || seconds == 0))
+        return cli_wrong(args, err, "%s: \"%.40s\" is not a number of seconds from 1 to %u", option,
+                         text, max);
+    *ret_seconds = (unsigned)seconds;
+    return CLI_OK;
+}
+
+int cli_execute(int argc, char *const argv[], struct error *err)
+{
+    struct cli_args args = {0};
+    int status = cli_parse(argc, argv, &args, err);
+
+    if (status != CLI_OK)
+        return status;
+    assert(args.verb);
+    if (args.help && args.verb->run != cli_help)
+        cli_print_verb(args.verb, stdout);
+    else
+        status = args.verb->run(&args, err);
+    cli_args_fini(&args);
+    return status;
+}

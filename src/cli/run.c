@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vmrun run: the process that is the machine.
+ *
+ *   options and file -> name claimed -> machine built -> served -> started
+ *                                         loop, until the machine has ended
+ *   name released <- machine destroyed (terminal restored) <- server closed
+ *
+ * Signals come through a descriptor on the loop, so there is one way out and it
+ * is this one. What is to be printed waits until the terminal is back.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "detach.h"
+#include "tty.h"
+#include "verbs.h"
+#include "vmrun/config.h"
+#include "vmrun/console.h"
+#include "vmrun/log.h"
+#include "vmrun/loop.h"
+#include "vmrun/machine.h"
+
+struct run {
+    struct vm_config config;
+    bool paused;
+    int ready_fd; /* --detach: the parent waits there; else -1 */
+    bool detached;
+    struct loop *loop;
+    struct control_name *name;
+    struct machine *machine;
+    struct control_server *server;
+    int signal_fd;
+    struct loop_watch *signal_watch;
+    int signal;   /* that ended the machine */
+    char *report; /* of the guest's crash */
+};
+
+/* An option that names a key of the configuration sets it. */
+static int set_option(struct vm_config *config, const struct cli_args *args,
+                      const struct cli_value *v, struct error *err)
+{
+    char words[sizeof(err->msg)];
+
+    if (!v->option->config || config_set(config, v->option->name, v->option->config,
+                                         v->text ? v->text : "true", err) == 0)
+        return CLI_OK;
+    if (err->code == ENOMEM)
+        return CLI_FAILED;
+    memcpy(words, err->msg, sizeof(words));
+    return cli_wrong(args, err, "%s", words);
+}
+
+static int configure(struct run *run, const struct cli_args *args, struct error *err)
+{
+    if (args->operand_count && config_load(&run->config, args->operands[0], err) < 0)
+        return CLI_FAILED;
+    for (size_t i = 0; i < args->value_count; i++) {
+        int status = set_option(&run->config, args, &args->values[i], err);
+        if (status != CLI_OK)
+            return status;
+    }
+    if (cli_has(args, "--detach") && run->config.serial.kind == CONFIG_CONSOLE_STDIO) {
+        /* Only who asked for both gets a refusal: a file's default must not stand in the way. */
+        if (cli_has(args, "--console"))
+            return cli_wrong(args, err,
+                             "--console stdio and --detach exclude each other; 'vmrun console' "
+                             "attaches later");
+        run->config.serial.kind = CONFIG_CONSOLE_NONE;
+    }
+    if (config_validate(&run->config, err) == 0)
+        return CLI_OK;
+    if (args->operand_count)
+        error_prefix(err, "%s", args->operands[0]);
+    return CLI_FAILED;
+}
+
+static void listen_to_machine(void *opaque, enum machine_event event, const char *detail)
+{
+    struct run *run = opaque;
+
+    if (event == MACHINE_EVENT_CRASH && !run->report)
+        run->report = strdup(detail);
+    control_server_event(run->server, event, detail);
+    if (machine_state(run->machine) == MACHINE_ENDED)
+        loop_stop(run->loop);
+}
+
+static void take_signal(void *opaque, uint32_t events)
+{
+    struct run *run = opaque;
+    struct signalfd_siginfo info = {0};
+
+    (void)events;
+    if (read(run->signal_fd, &info, sizeof(info)) < 0)
+        return;
+    if (!run->signal)
+        run->signal = (int)info.ssi_signo;
+    machine_kill(run->machine);
+}
+
+/* Block the signals that end us, so that they wait for the loop; the machine is there by then. */
+static int open_signals(struct run *run, struct error *err)
+{
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+    struct sigaction action;
+    sigset_t set;
+
+    sigemptyset(&set);
+    for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+        /* Who started us with one ignored (nohup, a shell's &) means it. */
+        if (sigaction(signals[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN)
+            sigaddset(&set, signals[i]);
+    }
+    run->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (run->signal_fd < 0)
+        return error_errno(err, errno, "signals");
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    return loop_watch_create(run->loop, run->signal_fd, EPOLLIN, NULL, take_signal, run,
+                             &run->signal_watch, err);
+}
+
+static int set_default_name(struct vm_config *config, struct error *err)
+{
+    char name[32];
+
+    if (config->name)
+        return 0;
+    snprintf(name, sizeof(name), "vm%d", (int)getpid());
+    return config_set(config, "--name", "name", name, err);
+}
+
+/* Everything up to the running machine. */
+static int bring_up(struct run *run, struct error *err)
+{
+    char log_path[CONTROL_PATH_MAX + CONTROL_NAME_MAX];
+    struct machine_info info;
+
+    if (set_default_name(&run->config, err) < 0 || loop_create(&run->loop, err) < 0)
+        return -err->code;
+    tty_guard(console_restore_terminal);
+    if (open_signals(run, err) < 0 || control_name_claim(run->config.name, &run->name, err) < 0 ||
+        machine_create(&run->config, run->loop, &run->machine, err) < 0 ||
+        control_server_create(run->name, run->loop, run->machine, &run->server, err) < 0)
+        return -err->code;
+    machine_set_listener(run->machine, listen_to_machine, run);
+    if ((run->paused ? machine_pause : machine_start)(run->machine, err) < 0)
+        return -err->code;
+
+    if (run->ready_fd >= 0) {
+        if (control_log_path(run->config.name, log_path, sizeof(log_path), err) < 0 ||
+            detach_ready(run->ready_fd, run->config.name, log_path, err) < 0)
+            return -err->code;
+        close(run->ready_fd);
+        run->ready_fd = -1;
+    } else if (run->config.serial.kind == CONFIG_CONSOLE_PTY) {
+        machine_info(run->machine, &info);
+        fprintf(stderr, "vmrun: %s: the console is %s\n", run->config.name, info.console);
+    }
+    return 0;
+}
+
+static int exit_status(const struct run *run)
+{
+    int status = CLI_OK;
+
+    if (machine_end(run->machine, &status) == MACHINE_END_KILLED && run->signal)
+        return 128 + run->signal;
+    return status;
+}
+
+/* A detached machine that ended well leaves nothing behind; one that did not, its log. */
+static void remove_log(const struct run *run)
+{
+    char path[CONTROL_PATH_MAX + CONTROL_NAME_MAX];
+    struct error err;
+
+    if (control_log_path(run->config.name, path, sizeof(path), &err) == 0)
+        unlink(path);
+}
+
+static int run_machine(struct run *run, struct error *err)
+{
+    int status = CLI_FAILED;
+    int r = bring_up(run, err);
+
+    if (r == 0)
+        r = loop_run(run->loop, err);
+    if (r == 0)
+        status = exit_status(run);
+
+    control_server_destroy(run->server);
+    loop_watch_destroy(run->signal_watch);
+    machine_destroy(run->machine);
+    if (run->report)
+        fprintf(stderr, "vmrun: %s: the guest crashed: %s%s", run->config.name, run->report,
+                run->report[0] && run->report[strlen(run->report) - 1] == '\n' ? "" : "\n");
+    if (run->detached && run->name && r == 0 && !run->report)
+        remove_log(run);
+    control_name_release(run->name);
+    loop_destroy(run->loop);
+    if (run->signal_fd >= 0)
+        close(run->signal_fd);
+    free(run->report);
+    if (run->ready_fd >= 0) {
+        detach_failed(run->ready_fd, status, err);
+        *err = (struct error){0};
+    }
+    return status;
+}
+
+int cli_run(const struct cli_args *args, struct error *err)
+{
+    struct run run = {.ready_fd = -1, .signal_fd = -1, .paused = cli_has(args, "--paused")};
+
+    log_set_level(cli_has(args, "--verbose") ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARN);
+    config_init(&run.config);
+    int status = configure(&run, args, err);
+    if (status == CLI_OK && cli_has(args, "--detach")) {
+        status = detach_fork(&run.ready_fd, err);
+        run.detached = run.ready_fd >= 0;
+        if (!run.detached) {
+            config_fini(&run.config);
+            return status;
+        }
+    }
+    if (status == CLI_OK)
+        status = run_machine(&run, err);
+    config_fini(&run.config);
+    return status;
+}

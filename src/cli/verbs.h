@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The verbs, one file or family each, and what they share. */
+#ifndef CLI_VERBS_H
+#define CLI_VERBS_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "vmrun/cli.h"
+#include "vmrun/control.h"
+
+/* How long a healthy machine may take to answer. */
+#define CLI_CALL_TIMEOUT_MS 10000
+
+int cli_run(const struct cli_args *args, struct error *err);
+int cli_list(const struct cli_args *args, struct error *err);
+int cli_status(const struct cli_args *args, struct error *err);
+int cli_pause(const struct cli_args *args, struct error *err);
+int cli_resume(const struct cli_args *args, struct error *err);
+int cli_reset(const struct cli_args *args, struct error *err);
+int cli_stop(const struct cli_args *args, struct error *err);
+int cli_kill(const struct cli_args *args, struct error *err);
+int cli_console(const struct cli_args *args, struct error *err);
+int cli_stats(const struct cli_args *args, struct error *err);
+int cli_doctor(const struct cli_args *args, struct error *err);
+int cli_config(const struct cli_args *args, struct error *err);
+int cli_version(const struct cli_args *args, struct error *err);
+int cli_help(const struct cli_args *args, struct error *err);
+
+/* Say that the command line is wrong: the verb before, the hint after. Returns CLI_WRONG_LINE. */
+int cli_wrong(const struct cli_args *args, struct error *err, const char *fmt, ...)
+    PRINTF_LIKE(3, 4);
+
+/* An option's value in whole seconds; fallback when it was not given. */
+int cli_get_seconds(const struct cli_args *args, const char *option, unsigned max,
+                    unsigned fallback, unsigned *ret_seconds, struct error *err);
+
+const struct cli_verb *cli_find_verb(const char *name);
+void cli_print_usage(FILE *out);
+void cli_print_verb(const struct cli_verb *verb, FILE *out);
+void cli_print_bash_completion(FILE *out);
+
+/* As control_client_open(), and helps with a name that nobody has. */
+int cli_open(const char *name, struct control_client **ret_client, struct error *err);
+/* Open, call without parameters, close. ret_result may be NULL. */
+int cli_call(const char *name, const char *method, json_t **ret_result, struct error *err);
+
+/* One line of JSON. Takes value. */
+void cli_print_json(json_t *value);
+
+/* SGR codes on a terminal that wants colour, else "". */
+struct cli_colours {
+    const char *good, *warn, *bad, *off;
+};
+struct cli_colours cli_colours(FILE *out);
+
+/* Whole seconds of a JSON "…_ns", for people. */
+uint64_t cli_seconds(const json_t *object, const char *key);
+
+#endif

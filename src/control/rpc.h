@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * JSON-RPC 2.0 over one line: the words, without any connection.
+ * Source: the JSON-RPC 2.0 Specification, jsonrpc.org.
+ */
+#ifndef CONTROL_RPC_H
+#define CONTROL_RPC_H
+
+#include <stddef.h>
+
+#include "vmrun/machine.h"
+
+enum rpc_code {
+    RPC_PARSE_ERROR = -32700,
+    RPC_INVALID_REQUEST = -32600,
+    RPC_METHOD_NOT_FOUND = -32601,
+    RPC_INVALID_PARAMS = -32602,
+    RPC_INTERNAL_ERROR = -32603,
+    RPC_REFUSED = -32000, /* the machine said no; data.errno says which kind of no */
+};
+
+/* What the connection itself has to do after the answer. */
+enum rpc_effect { RPC_NONE, RPC_SUBSCRIBE, RPC_ATTACH };
+
+struct rpc_target {
+    const char *name;
+    struct machine *machine;
+};
+
+/*
+ * Execute one line. *ret_answer is a line with its newline, free()d by the
+ * caller, or NULL: nothing is to be said to a notification. Errors: -ENOMEM.
+ */
+int rpc_execute(const struct rpc_target *target, const char *line, size_t len, char **ret_answer,
+                enum rpc_effect *ret_effect);
+
+/* Lines of their own, to be free()d; NULL when out of memory. */
+char *rpc_error_line(enum rpc_code code, const char *message);
+char *rpc_event_line(const struct machine *machine, enum machine_event event, const char *detail);
+
+#endif
