@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* config: defaults, file, flags and printed form, on their way in and out. */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+
+#include "config_text.h"
+#include "folder.h"
+#include "vmrun/config.h"
+
+static void the_defaults_are_those_of_the_header(void **state)
+{
+    struct vm_config config;
+
+    (void)state;
+    memset(&config, 0xff, sizeof(config));
+    config_init(&config);
+    assert_null(config.name);
+    assert_int_equal(config.cpus, 1);
+    assert_int_equal(config.memory, 256 << 20);
+    assert_null(config.boot.kernel);
+    assert_null(config.boot.initrd);
+    assert_string_equal(config.boot.cmdline, "console=ttyS0");
+    assert_int_equal(config.boot.unpack, CONFIG_UNPACK_AUTO);
+    assert_int_equal(config.cpu.model, CONFIG_CPU_HOST);
+    assert_int_equal(config.memory_options.backing, CONFIG_BACKING_ANONYMOUS);
+    assert_int_equal(config.memory_options.pages, CONFIG_PAGES_TRANSPARENT);
+    assert_int_equal(config.serial.kind, CONFIG_CONSOLE_STDIO);
+    assert_null(config.serial.path);
+    assert_int_equal(config.reboot, CONFIG_REBOOT_RESTART);
+    assert_false(config.debug_exit);
+    config_fini(&config);
+}
+
+static void an_empty_object_is_the_defaults(void **state)
+{
+    struct vm_config config, start;
+
+    (void)state;
+    config_text_load(&config, "web1.json", "{\"boot\": {}, \"cpu\": {}}");
+    config_init(&start);
+    char *loaded = config_text_print(&config), *initial = config_text_print(&start);
+    assert_string_equal(loaded, initial);
+    free(loaded);
+    free(initial);
+    config_fini(&config);
+    config_fini(&start);
+}
+
+static void every_key_arrives(void **state)
+{
+    struct vm_config config;
+
+    (void)state;
+    config_text_load(&config, "web1.json", CONFIG_TEXT_EVERY_KEY);
+    assert_string_equal(config.name, "web1");
+    assert_int_equal(config.cpus, 4);
+    assert_int_equal(config.memory, 1 << 30);
+    assert_string_equal(config.boot.kernel, "k/vmlinuz");
+    assert_string_equal(config.boot.initrd, "/i/initrd");
+    assert_string_equal(config.boot.cmdline, "a=\"b\" \xc3\xa9");
+    assert_int_equal(config.boot.unpack, CONFIG_UNPACK_GUEST);
+    assert_int_equal(config.cpu.model, CONFIG_CPU_V3);
+    assert_int_equal(config.memory_options.backing, CONFIG_BACKING_MEMFD);
+    assert_int_equal(config.memory_options.pages, CONFIG_PAGES_HUGE);
+    assert_int_equal(config.serial.kind, CONFIG_CONSOLE_FILE);
+    assert_string_equal(config.serial.path, "out/log");
+    assert_int_equal(config.reboot, CONFIG_REBOOT_EXIT);
+    assert_true(config.debug_exit);
+    config_fini(&config);
+}
+
+static void the_ends_of_each_range_are_inside(void **state)
+{
+    static const char *const texts[] = {
+        "{\"cpus\": 1}",
+        "{\"cpus\": 255}",
+        "{\"memory\": \"16M\"}",
+        "{\"memory\": \"4T\"}",
+        "{\"memory\": \"4096GiB\"}",
+        "{\"memory\": \"16777216\"}",
+        "{\"memory\": \"16384k\"}",
+        "{\"name\": \"a\"}",
+        "{\"boot\": {\"cmdline\": \"\"}}",
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        struct vm_config config;
+
+        config_text_load(&config, "web1.json", texts[i]);
+        config_fini(&config);
+    }
+}
+
+static void paths_are_relative_to_the_folder_of_the_file(void **state)
+{
+    struct vm_config config;
+
+    (void)state;
+    assert_int_equal(mkdir("vm", 0755), 0);
+    config_text_load(&config, "vm/web1.json", CONFIG_TEXT_EVERY_KEY);
+    assert_string_equal(config.boot.kernel, "vm/k/vmlinuz");
+    assert_string_equal(config.boot.initrd, "/i/initrd");
+    assert_string_equal(config.serial.path, "vm/out/log");
+    config_fini(&config);
+}
+
+static void a_flag_overrides_the_file(void **state)
+{
+    static const char *const flags[][2] = {
+        {"name", "web2"},
+        {"cpus", "0x10"},
+        {"memory", "2g"},
+        {"boot.kernel", "other"},
+        {"boot.cmdline", ""},
+        {"cpu.model", "host"},
+        {"memory_options.pages", "normal"},
+        {"console.serial", "pty"},
+        {"on_reboot", "restart"},
+        {"debug_exit", "false"},
+    };
+    struct vm_config config;
+    struct error err;
+
+    (void)state;
+    config_text_load(&config, "web1.json", CONFIG_TEXT_EVERY_KEY);
+    for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++)
+        assert_int_equal(config_set(&config, "--flag", flags[i][0], flags[i][1], &err), 0);
+    assert_string_equal(config.name, "web2");
+    assert_int_equal(config.cpus, 16);
+    assert_int_equal(config.memory, UINT64_C(2) << 30);
+    assert_string_equal(config.boot.kernel, "other");
+    assert_string_equal(config.boot.initrd, "/i/initrd");
+    assert_string_equal(config.boot.cmdline, "");
+    assert_int_equal(config.cpu.model, CONFIG_CPU_HOST);
+    assert_int_equal(config.memory_options.pages, CONFIG_PAGES_NORMAL);
+    assert_int_equal(config.serial.kind, CONFIG_CONSOLE_PTY);
+    assert_null(config.serial.path);
+    assert_int_equal(config.reboot, CONFIG_REBOOT_RESTART);
+    assert_false(config.debug_exit);
+    assert_int_equal(config_validate(&config, &err), 0);
+    config_fini(&config);
+}
+
+static void a_refused_flag_changes_nothing(void **state)
+{
+    static const char *const paths[] = {
+        "name",           "cpus",      "memory",     "boot.kernel",  "boot.unpack",
+        "console.serial", "on_reboot", "debug_exit", "boot.cmdline",
+    };
+    struct vm_config config;
+    struct error err;
+
+    (void)state;
+    config_text_load(&config, "web1.json", CONFIG_TEXT_EVERY_KEY);
+    char *before = config_text_print(&config);
+    for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
+        assert_int_equal(config_set(&config, "--flag", paths[i], "\n", &err), -EINVAL);
+    assert_int_equal(config_set(&config, "--flag", "console.serial", "file:\n", &err), -EINVAL);
+    char *after = config_text_print(&config);
+    assert_string_equal(before, after);
+    free(before);
+    free(after);
+    config_fini(&config);
+}
+
+static void what_is_printed_loads_again_from_any_folder(void **state)
+{
+    struct vm_config config, again;
+
+    (void)state;
+    config_text_load(&config, "web1.json", CONFIG_TEXT_EVERY_KEY);
+    char *first = config_text_print(&config);
+    assert_int_equal(mkdir("elsewhere", 0755), 0);
+    config_text_load(&again, "elsewhere/printed.json", first);
+    char *second = config_text_print(&again);
+    assert_string_equal(first, second);
+    free(first);
+    free(second);
+    config_fini(&config);
+    config_fini(&again);
+}
+
+static void a_configuration_can_be_freed_twice_or_empty(void **state)
+{
+    struct vm_config config = {0};
+
+    (void)state;
+    config_fini(&config);
+    config_text_load(&config, "web1.json", CONFIG_TEXT_EVERY_KEY);
+    config_fini(&config);
+    assert_null(config.boot.cmdline);
+    config_fini(&config);
+}
+
+static void a_full_disk_is_an_error(void **state)
+{
+    struct vm_config config;
+    struct error err;
+    FILE *out = fopen("/dev/full", "w");
+
+    (void)state;
+    assert_non_null(out);
+    config_init(&config);
+    assert_int_equal(config_print(&config, out, &err), -ENOSPC);
+    assert_string_equal(err.msg, "cannot write: No space left on device");
+    assert_int_equal(config_print_schema(out, &err), -ENOSPC);
+    assert_string_equal(err.msg, "cannot write: No space left on device");
+    config_fini(&config);
+    fclose(out);
+}
+
+static void a_working_folder_that_json_cannot_hold_is_told(void **state)
+{
+    struct vm_config config;
+    struct error err;
+    FILE *out = fopen("/dev/null", "w");
+    int back = open(".", O_PATH | O_CLOEXEC);
+
+    (void)state;
+    config_init(&config);
+    assert_int_equal(config_set(&config, "--kernel", "boot.kernel", "a", &err), 0);
+    assert_int_equal(mkdir("\xff", 0755), 0);
+    assert_int_equal(chdir("\xff"), 0);
+    assert_int_equal(config_print(&config, out, &err), -EINVAL);
+    assert_non_null(strstr(err.msg, "/\\xff/a\" is not UTF-8 text and cannot stand in JSON"));
+    assert_memory_equal(err.msg, "boot.kernel: \"/tmp/", 19);
+    assert_int_equal(rmdir("../\xff"), 0);
+    assert_int_equal(config_print(&config, out, &err), -ENOENT);
+    assert_string_equal(err.msg, "cannot tell the working folder: No such file or directory");
+    assert_int_equal(fchdir(back), 0);
+    close(back);
+    fclose(out);
+    config_fini(&config);
+}
+
+static void running_out_of_memory_for_the_defaults_is_told(void **state)
+{
+    struct vm_config config;
+    struct error err;
+
+    (void)state;
+    config_init(&config);
+    free(config.boot.cmdline);
+    config.boot.cmdline = NULL; /* as config_init() leaves it then */
+    assert_int_equal(config_validate(&config, &err), -ENOMEM);
+    assert_string_equal(err.msg, "boot.cmdline: out of memory");
+    config_fini(&config);
+}
+
+static long allocations_left;
+
+static void *allocate_some(size_t size)
+{
+    return allocations_left-- > 0 ? malloc(size) : NULL;
+}
+
+/* The sanitizers see to the other half: nothing leaks, nothing is freed twice. */
+static void running_out_of_memory_anywhere_is_an_error(void **state)
+{
+    FILE *out = fopen("/dev/null", "w");
+    int done = 0;
+    long fewest;
+
+    (void)state;
+    assert_non_null(out);
+    folder_write("web1.json", CONFIG_TEXT_EVERY_KEY, strlen(CONFIG_TEXT_EVERY_KEY));
+    for (fewest = 0; done < 3; fewest++) {
+        struct vm_config config;
+        struct error err[3];
+        int r[3];
+
+        config_init(&config);
+        json_set_alloc_funcs(allocate_some, free);
+        allocations_left = fewest;
+        r[0] = config_load(&config, "web1.json", &err[0]);
+        allocations_left = fewest;
+        r[1] = config_print(&config, out, &err[1]);
+        allocations_left = fewest;
+        r[2] = config_print_schema(out, &err[2]);
+        json_set_alloc_funcs(malloc, free);
+        config_fini(&config);
+
+        done = 0;
+        for (int i = 0; i < 3; i++) {
+            bool blames_the_file = i == 0 && r[i] == -EINVAL; /* jansson does now and then */
+
+            assert_true(r[i] == 0 || r[i] == -ENOMEM || blames_the_file);
+            if (r[i] == -ENOMEM)
+                assert_non_null(strstr(err[i].msg, "out of memory"));
+            done += r[i] == 0;
+        }
+    }
+    assert_true(fewest > 100); /* it did run out, many times */
+    fclose(out);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_defaults_are_those_of_the_header),
+        cmocka_unit_test(an_empty_object_is_the_defaults),
+        cmocka_unit_test(every_key_arrives),
+        cmocka_unit_test(the_ends_of_each_range_are_inside),
+        cmocka_unit_test(paths_are_relative_to_the_folder_of_the_file),
+        cmocka_unit_test(a_flag_overrides_the_file),
+        cmocka_unit_test(a_refused_flag_changes_nothing),
+        cmocka_unit_test(what_is_printed_loads_again_from_any_folder),
+        cmocka_unit_test(a_configuration_can_be_freed_twice_or_empty),
+        cmocka_unit_test(a_full_disk_is_an_error),
+        cmocka_unit_test(a_working_folder_that_json_cannot_hold_is_told),
+        cmocka_unit_test(running_out_of_memory_for_the_defaults_is_told),
+        cmocka_unit_test(running_out_of_memory_anywhere_is_an_error),
+    };
+    return cmocka_run_group_tests_name("config", tests, folder_enter, folder_leave);
+}

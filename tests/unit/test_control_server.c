@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the control server does for clients that mean well. */
+#include <errno.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "control_bench.h"
+
+static void a_call_is_answered_with_its_id(void **state)
+{
+    static const char *const ids[] = {"1", "\"a\"", "null", "-2.5"};
+    char line[128];
+    int fd = control_bench_dial(*state);
+
+    for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++) {
+        snprintf(line, sizeof(line), "{\"jsonrpc\":\"2.0\",\"id\":%s,\"method\":\"vm.pause\"}\n",
+                 ids[i]);
+        control_bench_say(fd, line);
+        snprintf(line, sizeof(line),
+                 "{\"jsonrpc\":\"2.0\",\"id\":%s,\"result\":{\"state\":\"paused\"}}", ids[i]);
+        assert_string_equal(control_bench_hear(fd), line);
+    }
+    close(fd);
+}
+
+static void status_says_who_and_how(void **state)
+{
+    struct control_client *client;
+    struct error err = {0};
+    json_t *status;
+
+    (void)state;
+    assert_int_equal(control_client_open("web1", &client, &err), 0);
+    assert_int_equal(
+        control_client_call(client, "vm.status", NULL, CONTROL_BENCH_TIMEOUT_MS, &status, &err), 0);
+    assert_string_equal(json_string_value(json_object_get(status, "name")), "web1");
+    assert_string_equal(json_string_value(json_object_get(status, "state")), "running");
+    assert_int_equal(json_integer_value(json_object_get(status, "pid")), getpid());
+    assert_int_equal(json_integer_value(json_object_get(status, "memory_bytes")), 256 << 20);
+    assert_int_equal(json_integer_value(json_object_get(status, "resets")), 2);
+    assert_true(json_is_null(json_object_get(status, "initrd")));
+    assert_int_equal(control_client_pid(client), getpid());
+    json_decref(status);
+    control_client_close(client);
+}
+
+static void every_method_is_listed_and_served(void **state)
+{
+    struct control_client *client;
+    struct error err = {0};
+    json_t *methods, *row, *result;
+    size_t i;
+
+    (void)state;
+    assert_int_equal(control_client_open("web1", &client, &err), 0);
+    assert_int_equal(
+        control_client_call(client, "rpc.methods", NULL, CONTROL_BENCH_TIMEOUT_MS, &methods, &err),
+        0);
+    assert_int_equal(json_array_size(methods), 11);
+    json_array_foreach(methods, i, row)
+    {
+        const char *name = json_string_value(json_object_get(row, "name"));
+
+        if (strcmp(name, "vm.reset") == 0 || strcmp(name, "vm.kill") == 0 ||
+            strcmp(name, "console.attach") == 0)
+            continue; /* tests of their own */
+        control_client_close(client);
+        assert_int_equal(control_client_open("web1", &client, &err), 0);
+        assert_int_equal(
+            control_client_call(client, "vm.resume", NULL, CONTROL_BENCH_TIMEOUT_MS, NULL, &err),
+            0);
+        if (control_client_call(client, name, NULL, CONTROL_BENCH_TIMEOUT_MS, &result, &err) < 0)
+            fail_msg("%s: %s", name, err.msg);
+        json_decref(result);
+    }
+    json_decref(methods);
+    assert_int_equal(
+        control_client_call(client, "vm.stats", NULL, CONTROL_BENCH_TIMEOUT_MS, &result, &err), 0);
+    assert_int_equal(
+        json_integer_value(json_object_get(json_object_get(result, "counters"), "exits.mmio")), 9);
+    json_decref(result);
+    control_client_close(client);
+}
+
+static void the_machines_refusal_comes_in_its_words(void **state)
+{
+    struct control_client *client;
+    struct error err = {0};
+
+    (void)state;
+    assert_int_equal(control_client_open("web1", &client, &err), 0);
+    assert_int_equal(
+        control_client_call(client, "vm.reset", NULL, CONTROL_BENCH_TIMEOUT_MS, NULL, &err), -EIO);
+    assert_string_equal(err.msg, "reset: vmlinuz: ? is gone");
+    assert_int_equal(
+        control_client_call(client, "vm.pause", NULL, CONTROL_BENCH_TIMEOUT_MS, NULL, &err), 0);
+    assert_int_equal(
+        control_client_call(client, "vm.stop", NULL, CONTROL_BENCH_TIMEOUT_MS, NULL, &err), -EBUSY);
+    assert_string_equal(err.msg, "the machine is paused");
+    control_client_close(client);
+}
+
+static void a_notification_is_executed_silently(void **state)
+{
+    int fd = control_bench_dial(*state);
+
+    control_bench_say(fd, "{\"jsonrpc\":\"2.0\",\"method\":\"vm.pause\"}\n"
+                          "{\"jsonrpc\":\"2.0\",\"method\":\"no.such\"}\n"
+                          "{\"jsonrpc\":\"2.0\",\"method\":\"vm.pause\",\"params\":{\"x\":1}}\n"
+                          "{\"jsonrpc\":\"2.0\",\"method\":\"vm.reset\"}\n"
+                          "{\"jsonrpc\":\"2.0\",\"method\":\"console.attach\"}\n\n\r\n");
+    control_bench_say(fd, CONTROL_BENCH_STATUS);
+    const char *line = control_bench_hear(fd);
+    assert_non_null(strstr(line, "\"id\":1,"));
+    assert_non_null(strstr(line, "\"state\":\"paused\""));
+    close(fd);
+}
+
+static void requests_may_come_in_any_pieces(void **state)
+{
+    char both[2 * sizeof(CONTROL_BENCH_STATUS)];
+    int fd = control_bench_dial(*state);
+
+    snprintf(both, sizeof(both), "%s%s", CONTROL_BENCH_STATUS, CONTROL_BENCH_STATUS);
+    control_bench_say(fd, both);
+    assert_non_null(strstr(control_bench_hear(fd), "\"result\":"));
+    assert_non_null(strstr(control_bench_hear(fd), "\"result\":"));
+    for (const char *p = CONTROL_BENCH_STATUS; *p; p++)
+        assert_int_equal(send(fd, p, 1, 0), 1);
+    assert_non_null(strstr(control_bench_hear(fd), "\"result\":"));
+    close(fd);
+}
+
+static void a_client_that_only_listens_on_gets_its_answer(void **state)
+{
+    int fd = control_bench_dial(*state);
+
+    control_bench_say(fd, CONTROL_BENCH_STATUS);
+    shutdown(fd, SHUT_WR);
+    assert_non_null(strstr(control_bench_hear(fd), "\"result\":"));
+    assert_string_equal(control_bench_hear(fd), "");
+    close(fd);
+}
+
+static void events_are_told_to_subscribers(void **state)
+{
+    int fd = control_bench_dial(*state), other = control_bench_dial(*state);
+
+    control_bench_say(fd, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"events.subscribe\"}\n");
+    assert_string_equal(control_bench_hear(fd),
+                        "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"state\":\"running\"}}");
+    shutdown(fd, SHUT_WR); /* it may stop talking and still listen */
+    control_bench_say(other, "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"vm.pause\"}\n");
+    assert_non_null(strstr(control_bench_hear(other), "\"id\":2,")); /* and was told no event */
+    const char *line = control_bench_hear(fd);
+    assert_non_null(strstr(line, "\"method\":\"event\",\"params\":{\"type\":\"state\","
+                                 "\"state\":\"paused\",\"detail\":\"paused\",\"time\":"));
+    assert_null(strstr(line, "\"id\""));
+    close(fd);
+    close(other);
+}
+
+static void attaching_turns_the_connection_into_the_console(void **state)
+{
+    struct control_bench *f = *state;
+    int fd = control_bench_dial(f);
+
+    control_bench_say(fd, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"console.attach\"}\nls\r");
+    assert_string_equal(control_bench_hear(fd),
+                        "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"state\":\"running\"}}");
+    assert_string_equal(control_bench_hear(fd), "scrollback");
+    close(fd);
+    control_bench_expect_service(f); /* and is through with the other: what it wrote may be read */
+    assert_string_equal(f->machine.attached_with, "ls\r");
+}
+
+static void the_client_hands_on_what_came_after_the_answer(void **state)
+{
+    struct control_client *client;
+    struct error err = {0};
+    const char *rest;
+    char buf[32] = "";
+
+    (void)state;
+    assert_int_equal(control_client_open("web1", &client, &err), 0);
+    assert_int_equal(
+        control_client_call(client, "console.attach", NULL, CONTROL_BENCH_TIMEOUT_MS, NULL, &err),
+        0);
+    size_t len = control_client_take_rest(client, &rest);
+    assert_in_range(len, 0, 10);
+    if (len)
+        memcpy(buf, rest, len);
+    while (len < 10) {
+        struct pollfd p = {.fd = control_client_fd(client), .events = POLLIN};
+        assert_int_equal(poll(&p, 1, CONTROL_BENCH_TIMEOUT_MS), 1);
+        ssize_t n = recv(p.fd, buf + len, sizeof(buf) - len, 0);
+        assert_true(n > 0);
+        len += (size_t)n;
+    }
+    assert_string_equal(buf, "scrollback");
+    control_client_close(client);
+}
+
+static void kill_is_answered_before_the_end(void **state)
+{
+    struct control_client *client;
+    struct error err = {0};
+    json_t *result;
+
+    (void)state;
+    assert_int_equal(control_client_open("web1", &client, &err), 0);
+    assert_int_equal(
+        control_client_call(client, "vm.kill", NULL, CONTROL_BENCH_TIMEOUT_MS, &result, &err), 0);
+    assert_string_equal(json_string_value(json_object_get(result, "state")), "ended");
+    json_decref(result);
+    assert_int_equal(
+        control_client_call(client, "console.attach", NULL, CONTROL_BENCH_TIMEOUT_MS, NULL, &err),
+        -EBUSY);
+    control_client_close(client);
+}
+
+static void the_configuration_is_told(void **state)
+{
+    struct control_client *client;
+    struct error err = {0};
+    json_t *result;
+
+    (void)state;
+    assert_int_equal(control_client_open("web1", &client, &err), 0);
+    assert_int_equal(
+        control_client_call(client, "vm.config", NULL, CONTROL_BENCH_TIMEOUT_MS, &result, &err), 0);
+    assert_int_equal(json_integer_value(json_object_get(result, "cpus")), 1);
+    json_decref(result);
+    control_client_close(client);
+}
+
+#define TEST(name) \
+    cmocka_unit_test_setup_teardown(name, control_bench_setup, control_bench_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(a_call_is_answered_with_its_id),
+        TEST(status_says_who_and_how),
+        TEST(every_method_is_listed_and_served),
+        TEST(the_machines_refusal_comes_in_its_words),
+        TEST(a_notification_is_executed_silently),
+        TEST(requests_may_come_in_any_pieces),
+        TEST(a_client_that_only_listens_on_gets_its_answer),
+        TEST(events_are_told_to_subscribers),
+        TEST(attaching_turns_the_connection_into_the_console),
+        TEST(the_client_hands_on_what_came_after_the_answer),
+        TEST(kill_is_answered_before_the_end),
+        TEST(the_configuration_is_told),
+    };
+    return cmocka_run_group_tests_name("control server", tests, NULL, NULL);
+}
