@@ -398,13 +398,16 @@ fail:
 
 static int start_input(struct console *c, struct error *err)
 {
+    struct error cause;
     struct stat st;
 
     if (c->sink.in_fd < 0)
         return 0;
     c->in_wait.events = EPOLLIN;
     int r = loop_watch_create(c->loop, c->sink.in_fd, EPOLLIN, NULL, input_ready, c,
-                              &c->in_wait.watch, err);
+                              &c->in_wait.watch, &cause);
+    if (r < 0 && r != -EPERM)
+        *err = cause;
     if (r != -EPERM)
         return r;
     /* epoll refuses regular files and the likes of /dev/null, which are always ready anyway. */

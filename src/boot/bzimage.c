@@ -242,19 +242,22 @@ int bzimage_load(const struct bzimage *image, const struct boot_request *request
 {
     static const uint64_t gdt[] = {0, 0, 0x00af9b000000ffff, 0x00cf93000000ffff};
     struct vmlinux_place place = {0};
+    struct error cause;
     uint64_t initrd;
     int r = boot_load_initrd(request, target, (uint64_t)image->header.initrd_addr_max + 1, &initrd,
                              err);
 
     if (r < 0)
         return r;
-    r = load_unpacked(image, request, target, &place, err);
+    r = load_unpacked(image, request, target, &place, &cause);
     if (r == -ENOTSUP) {
-        log_debug("kernel %s: left to its own decompressor: %s", request->kernel.path, err->msg);
-        r = load_packed(image, &request->kernel, target, &place.entry, err);
+        log_debug("kernel %s: left to its own decompressor: %s", request->kernel.path, cause.msg);
+        r = load_packed(image, &request->kernel, target, &place.entry, &cause);
     }
-    if (r < 0)
+    if (r < 0) {
+        *err = cause;
         return r;
+    }
 
     boot_load_cmdline(request, target);
     write_page_tables(target->mem);

@@ -70,7 +70,7 @@ int unpack_lz4_head(void *library, const struct unpack_source *source, uint8_t *
 {
     __typeof__(&LZ4_decompress_safe_partial) decompress =
         unpack_symbol(library, "LZ4_decompress_safe_partial");
-    uint32_t size;
+    uint32_t size = 0;
     int r = read_block_size(source, MAGIC_SIZE, &size, err);
 
     if (r < 0)

@@ -273,8 +273,10 @@ void kvm_examine_host(struct kvm_report *ret_report)
 
     *report = (struct kvm_report){0};
     if (host_open("/dev/kvm", &fd, &err) < 0) {
-        /* The message is "what: cure". */
-        cure = strstr(err.msg, ": ");
+        /* Those that have a cure are "what: cure". */
+        bool curable =
+            err.code == ENOENT || err.code == EACCES || err.code == EBUSY || err.code == ENOTSUP;
+        cure = curable ? strstr(err.msg, ": ") : NULL;
         if (cure)
             *cure = '\0';
         add(report, KVM_FAIL,

@@ -15,8 +15,9 @@
 #include "vmrun/serial.h"
 
 /* Guest-physical addresses. RAM lies below the hole and from 4 GiB up. */
-#define HOLE_START UINT64_C(0xc0000000) /* 3 GiB: room for PCI, and for what x86 has always here: \
-                                         */
+#define HOLE_START \
+    UINT64_C(0xc0000000) /* 3 GiB: room for PCI, and for what x86 has always here: \
+                          */
 #define IOAPIC_BASE UINT64_C(0xfec00000)
 #define LAPIC_BASE UINT64_C(0xfee00000)
 #define HOLE_END UINT64_C(0x100000000)
@@ -87,15 +88,16 @@ int board_create_devices(struct machine *m, struct error *err)
     struct platform *p = &m->platform;
 
     if (added(m, serial_create(p, m->console, SERIAL0_PORT, SERIAL0_IRQ, "serial0", next(m), err)) <
-            0 ||
-        added(m, rtc_create(p, m->loop, RTC_PORT, RTC_IRQ, next(m), err)) < 0 ||
+        0)
+        return -err->code;
+    m->serial = m->devices[m->device_count - 1];
+    if (added(m, rtc_create(p, m->loop, RTC_PORT, RTC_IRQ, next(m), err)) < 0 ||
         added(m, i8042_create(p, next(m), err)) < 0 ||
         added(m, acpi_pm_create(p, &pm, next(m), err)) < 0)
         return -err->code;
     m->power_button = m->devices[m->device_count - 1];
 
-    if (m->config->debug_exit &&
-        added(m, debug_exit_create(p, DEBUG_EXIT_PORT, next(m), err)) < 0)
+    if (m->config->debug_exit && added(m, debug_exit_create(p, DEBUG_EXIT_PORT, next(m), err)) < 0)
         return -err->code;
     return 0;
 }

@@ -31,7 +31,7 @@ struct machine {
     struct kvm_vm *vm;
     struct device *devices[MACHINE_MAX_DEVICES]; /* in order of creation */
     unsigned device_count;
-    struct device *power_button; /* one of the devices */
+    struct device *serial, *power_button; /* two of the devices */
 
     enum machine_state state;
     enum machine_end end;

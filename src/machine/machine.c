@@ -16,6 +16,7 @@
 
 #include "vmrun/acpi_pm.h"
 #include "vmrun/log.h"
+#include "vmrun/serial.h"
 
 const char *machine_state_name(enum machine_state state)
 {
@@ -414,6 +415,7 @@ struct console *machine_console(struct machine *m)
 void machine_stats(const struct machine *m, machine_stat_fn *fn, void *opaque)
 {
     uint64_t exits[KVM_EXIT_KINDS];
+    struct serial_stats serial;
     char name[64];
 
     kvm_vm_exit_counts(m->vm, exits);
@@ -421,6 +423,10 @@ void machine_stats(const struct machine *m, machine_stat_fn *fn, void *opaque)
         snprintf(name, sizeof(name), "exits.%s", kvm_exit_kind_name(i));
         fn(opaque, name, exits[i]);
     }
+    serial_stats(m->serial, &serial);
+    fn(opaque, "serial0.tx_bytes", serial.tx_bytes);
+    fn(opaque, "serial0.rx_bytes", serial.rx_bytes);
+    fn(opaque, "serial0.tx_lost", serial.tx_lost);
     fn(opaque, "bus.pio.unmapped", bus_unmapped_count(m->pio));
     fn(opaque, "bus.mmio.unmapped", bus_unmapped_count(m->mmio));
     fn(opaque, "resets", m->resets);

@@ -2,6 +2,8 @@
 /* A pause stops the guest between two instructions: nothing is lost, nothing happens twice. */
 #include "guest.h"
 
+#include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <time.h>
 
@@ -106,6 +108,24 @@ static void a_cpu_whose_access_asks_for_a_pause_executes_nothing_more(void **sta
     guest_destroy(&g);
 }
 
+static void a_read_that_asks_for_a_pause_is_completed_first(void **state)
+{
+    struct guest g;
+
+    (void)state;
+    guest_create(&g, "io", 1, false);
+    g.pause_at = 4; /* the first IN, of one byte */
+    kvm_vm_resume(g.vm);
+    guest_wait_accesses(&g, 4);
+    kvm_vm_pause(g.vm);
+    assert_int_equal(g.count, 4);
+    char *registers = kvm_vm_describe(g.vm);
+    assert_non_null(registers);
+    assert_non_null(strstr(registers, "rax  00000000000000ef"));
+    free(registers);
+    guest_destroy(&g);
+}
+
 static void pausing_twice_is_pausing_once(void **state)
 {
     struct guest g;
@@ -154,6 +174,7 @@ static int run(void)
         cmocka_unit_test(nor_do_they_in_ring_3),
         cmocka_unit_test(nor_do_they_within_a_string_instruction),
         cmocka_unit_test(a_cpu_whose_access_asks_for_a_pause_executes_nothing_more),
+        cmocka_unit_test(a_read_that_asks_for_a_pause_is_completed_first),
         cmocka_unit_test(pausing_twice_is_pausing_once),
         cmocka_unit_test(the_clock_of_the_guest_stands_still_in_a_pause),
     };
