@@ -20,9 +20,11 @@ enum boot_unpack {
     /*
      * By vmrun, where the host has the library for the payload's format: gzip, lz4, zstd, xz. The
      * kernel's addresses are randomised as its own decompressor would ("nokaslr" is heeded).
+     * What was unpacked is kept in the user's cache folder and read from there the next time.
      */
     BOOT_UNPACK_AUTO,
-    BOOT_UNPACK_GUEST, /* always leave it to the kernel's own decompressor */
+    BOOT_UNPACK_GUEST,  /* always leave it to the kernel's own decompressor */
+    BOOT_UNPACK_ALWAYS, /* as AUTO, without the cache */
 };
 
 struct boot_params_host {
@@ -31,6 +33,7 @@ struct boot_params_host {
     const char *cmdline;  /* "" when there is none */
     uint64_t memory_size; /* of the machine, to refuse what cannot fit before anything starts */
     enum boot_unpack unpack;
+    unsigned cache_delay_ms; /* with AUTO: how long after a load to begin to fill the cache */
 };
 
 /* A range of guest-physical addresses that is not plain RAM. */
@@ -52,14 +55,15 @@ struct boot;
  *   -E2BIG    kernel or initrd larger than RAM; command line over the kernel's own limit
  */
 int boot_open(const struct boot_params_host *params, struct boot **ret_boot, struct error *err);
-void boot_close(struct boot *boot); /* NULL is fine */
+void boot_close(struct boot *boot); /* NULL is fine; ends what still fills the cache */
 
 /*
  * Put kernel, initrd, command line, memory map and entry structures into RAM.
  * May be called again after each reset. acpi_rsdp: guest-physical, or 0.
  * reserved: ranges to leave out of the usable memory map, `count` of them; they may
  * lie outside of RAM, and must leave [0x1000, 0xf000) and [0x20000, 0x30000) free.
- * What it writes is marked dirty. For a few milliseconds it uses up to four threads.
+ * What it writes is marked dirty. For a few milliseconds it uses up to four threads; one
+ * may stay at work for the cache, at a quarter of a CPU, until boot_close() at the latest.
  *
  * Errors: -E2BIG    no room below the hole; says both sizes
  *         -ENOEXEC  the kernel's payload is damaged: found only as it is unpacked

@@ -27,7 +27,7 @@ enum config_console {
 enum config_cpu_model { CONFIG_CPU_HOST, CONFIG_CPU_V2, CONFIG_CPU_V3 };
 enum config_backing { CONFIG_BACKING_ANONYMOUS, CONFIG_BACKING_MEMFD };
 enum config_pages { CONFIG_PAGES_NORMAL, CONFIG_PAGES_TRANSPARENT, CONFIG_PAGES_HUGE };
-enum config_unpack { CONFIG_UNPACK_AUTO, CONFIG_UNPACK_GUEST };
+enum config_unpack { CONFIG_UNPACK_AUTO, CONFIG_UNPACK_ALWAYS, CONFIG_UNPACK_GUEST };
 enum config_reboot { CONFIG_REBOOT_RESTART, CONFIG_REBOOT_EXIT };
 
 struct config_serial {

@@ -34,6 +34,7 @@ struct memory_region {
 
 struct guest_memory {
     uint32_t host_page_size; /* bytes: what the host can give and take back */
+    uint32_t zero_unit;      /* bytes: what guest_memory_zero() gives back at least */
     unsigned count;
     struct memory_region regions[MEMORY_MAX_REGIONS]; /* ascending, disjoint */
 };
@@ -64,7 +65,10 @@ void *guest_memory_at(const struct guest_memory *mem, uint64_t gpa, uint64_t len
 /* Copy in or out; a write marks its pages dirty. Errors: -EFAULT, nothing was copied. */
 int guest_memory_read(const struct guest_memory *mem, uint64_t gpa, void *data, uint64_t len);
 int guest_memory_write(struct guest_memory *mem, uint64_t gpa, const void *data, uint64_t len);
-/* Fill with zeros. Pages that are whole are given back to the host. Errors: -EFAULT. */
+/*
+ * Fill with zeros. Pages that are whole are given back to the host: the large ones when they are
+ * transparent, as a hole in one would leave the guest with small ones. Errors: -EFAULT.
+ */
 int guest_memory_zero(struct guest_memory *mem, uint64_t gpa, uint64_t len);
 
 /* For who wrote through guest_memory_at(): mark after the write. Outside RAM: ignored. */

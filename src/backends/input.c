@@ -6,8 +6,9 @@
 
 #define ESCAPE_KEY 0x01 /* Ctrl-A */
 
-const char input_help[] = "\r\nCtrl-A x   end the machine\r\nCtrl-A h   this help\r\n"
-                          "Ctrl-A Ctrl-A   send Ctrl-A\r\n";
+/* The terminal's output processing is on: it adds the carriage returns. */
+const char input_help[] = "\nCtrl-A x        end the machine\nCtrl-A h        this help\n"
+                          "Ctrl-A Ctrl-A   send Ctrl-A\n";
 
 size_t input_room(const struct input *in)
 {

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "bzimage.h"
+#include "cache.h"
 #include "elf_kernel.h"
 #include "loader.h"
 
@@ -208,6 +209,8 @@ int boot_open(const struct boot_params_host *params, struct boot **ret_boot, str
     r = identify(boot, err);
     if (r < 0)
         goto fail;
+    if (boot->kind == KIND_BZIMAGE && params->unpack == BOOT_UNPACK_AUTO)
+        boot->request.cache = cache_create(params->cache_delay_ms);
     *ret_boot = boot;
     return 0;
 
@@ -220,6 +223,7 @@ void boot_close(struct boot *boot)
 {
     if (!boot)
         return;
+    cache_destroy(boot->request.cache); /* reads from the kernel file until then */
     close_file(&boot->request.kernel);
     close_file(&boot->request.initrd);
     free(boot->request.cmdline);

@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "cache.h"
 #include "vmlinux.h"
 #include "vmrun/log.h"
 
@@ -188,14 +189,30 @@ static int load_unpacked(const struct bzimage *image, const struct boot_request 
         .relocatable = header->relocatable_kernel,
     };
 
-    if (request->unpack != BOOT_UNPACK_AUTO)
+    if (request->unpack == BOOT_UNPACK_GUEST)
         return error_set(err, ENOTSUP, "as configured");
     if (header->kernel_alignment < LARGE_PAGE)
         return error_set(err, ENOTSUP, "its alignment");
     /* gzip has the size at its end by itself; behind the others the kernel's build put it. */
     if (image->format != UNPACK_GZIP)
         vmlinux.payload.size -= 4;
-    return vmlinux_load(&vmlinux, request->cmdline, target, ret_place, err);
+    if (!request->cache)
+        return vmlinux_load(&vmlinux, request->cmdline, target, ret_place, err);
+
+    const struct unpack_source packed = vmlinux.payload;
+    bool damaged = false;
+
+    if (cache_find(request->cache, &packed, image->unpacked_size, &vmlinux.payload)) {
+        if (vmlinux_load(&vmlinux, request->cmdline, target, ret_place, err) == 0)
+            return 0;
+        log_debug("cache: %s: not used: %s", request->kernel.path, err->msg);
+        vmlinux.payload = packed;
+        damaged = true;
+    }
+    int r = vmlinux_load(&vmlinux, request->cmdline, target, ret_place, err);
+    if (r == 0)
+        cache_keep(request->cache, &packed, image->unpacked_size, damaged);
+    return r;
 }
 
 /* The first 4 GiB one to one, in 2 MiB pages. */

@@ -93,6 +93,7 @@ struct boot_request {
     char *cmdline;
     uint64_t memory_size;
     enum boot_unpack unpack;
+    struct cache *cache; /* of unpacked kernels; NULL: none */
 };
 
 /* Where boot_load() is to put things. */

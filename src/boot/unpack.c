@@ -39,14 +39,18 @@ void *unpack_symbol(void *library, const char *name)
     return dlsym(library, name);
 }
 
-/* The next piece: its length, 0 at the end, or an error. */
-static int feed_next(struct feed *feed, size_t *ret_len, struct error *err)
+/* The next piece: its length, 0 at the end, or an error. done: bytes that the last ones unpacked
+ * to. */
+static int feed_next(struct feed *feed, uint64_t done, size_t *ret_len, struct error *err)
 {
+    struct unpack_watch *watch = feed->source->watch;
     uint64_t left = feed->source->size - feed->at;
     size_t len = left < FEED_SIZE ? (size_t)left : FEED_SIZE;
-    int r =
-        boot_file_read(feed->source->file, feed->source->offset + feed->at, feed->piece, len, err);
 
+    int r = watch ? watch->progress(watch, done, err) : 0;
+    if (r == 0)
+        r = boot_file_read(feed->source->file, feed->source->offset + feed->at, feed->piece, len,
+                           err);
     if (r < 0)
         return r;
     feed->at += len;
@@ -70,7 +74,7 @@ static int run_gzip(void *library, struct feed *feed, uint8_t *out, size_t len, 
         size_t got = stream.avail_in;
 
         if (got == 0) {
-            r = feed_next(feed, &got, err);
+            r = feed_next(feed, (uint64_t)(stream.next_out - out), &got, err);
             if (r < 0)
                 break;
             stream.next_in = feed->piece;
@@ -115,7 +119,7 @@ static int run_zstd(void *library, struct feed *feed, uint8_t *out, size_t len, 
 
         if (from.pos == from.size) {
             from.pos = 0;
-            r = feed_next(feed, &from.size, err);
+            r = feed_next(feed, to.pos, &from.size, err);
             if (r < 0)
                 break;
         }
@@ -155,7 +159,7 @@ static int run_xz(void *library, struct feed *feed, uint8_t *out, size_t len, bo
     stream.avail_out = len;
     while (status == LZMA_OK && (stream.avail_out || !head)) {
         if (stream.avail_in == 0) {
-            r = feed_next(feed, &stream.avail_in, err);
+            r = feed_next(feed, (uint64_t)(stream.next_out - out), &stream.avail_in, err);
             if (r < 0)
                 break;
             stream.next_in = feed->piece;
@@ -176,6 +180,17 @@ static int run_lz4(void *library, struct feed *feed, uint8_t *out, size_t len, b
                 : unpack_lz4_all(library, feed->source, out, len, err);
 }
 
+static int run_stored(void *library, struct feed *feed, uint8_t *out, size_t len, bool head,
+                      struct error *err)
+{
+    const struct unpack_source *source = feed->source;
+
+    (void)library, (void)head;
+    if (len > source->size)
+        return unpack_damaged(source, "it ends early", err);
+    return boot_file_read(source->file, source->offset, out, len, err);
+}
+
 static const struct format {
     const char *name;
     uint8_t magic[UNPACK_MAGIC_SIZE];
@@ -189,6 +204,7 @@ static const struct format {
     [UNPACK_LZ4] = {"lz4", {0x02, 0x21, 0x4c, 0x18}, 4, "liblz4.so.1", run_lz4},
     [UNPACK_ZSTD] = {"zstd", {0x28, 0xb5, 0x2f, 0xfd}, 4, "libzstd.so.1", run_zstd},
     [UNPACK_XZ] = {"xz", {0xfd, '7', 'z', 'X', 'Z', 0}, 6, "liblzma.so.5", run_xz},
+    [UNPACK_STORED] = {.name = "stored", .run = run_stored},
 };
 
 enum unpack_format unpack_identify(const uint8_t magic[UNPACK_MAGIC_SIZE])
@@ -210,8 +226,8 @@ int unpack_open(struct unpack *unpack, const struct unpack_source *source, struc
 
     if (!format->run)
         return error_set(err, ENOTSUP, "no library for its format");
-    void *library = dlopen(format->library, RTLD_NOW | RTLD_LOCAL);
-    if (!library)
+    void *library = format->library ? dlopen(format->library, RTLD_NOW | RTLD_LOCAL) : NULL;
+    if (!library && format->library)
         return error_set(err, ENOTSUP, "%s is not installed", format->library);
     *unpack = (struct unpack){.source = *source, .library = library};
     return 0;
@@ -219,7 +235,8 @@ int unpack_open(struct unpack *unpack, const struct unpack_source *source, struc
 
 void unpack_close(struct unpack *unpack)
 {
-    dlclose(unpack->library);
+    if (unpack->library)
+        dlclose(unpack->library);
 }
 
 static int run(struct unpack *unpack, uint8_t *out, size_t len, bool head, struct error *err)

@@ -15,7 +15,16 @@
 
 #include "loader.h"
 
-enum unpack_format { UNPACK_UNKNOWN, UNPACK_GZIP, UNPACK_LZ4, UNPACK_ZSTD, UNPACK_XZ };
+/* STORED: not compressed, in a file of the cache (cache.h); no kernel's payload is identified as
+ * it. */
+enum unpack_format {
+    UNPACK_UNKNOWN,
+    UNPACK_GZIP,
+    UNPACK_LZ4,
+    UNPACK_ZSTD,
+    UNPACK_XZ,
+    UNPACK_STORED,
+};
 
 #define UNPACK_MAGIC_SIZE 6
 
@@ -23,16 +32,22 @@ enum unpack_format { UNPACK_UNKNOWN, UNPACK_GZIP, UNPACK_LZ4, UNPACK_ZSTD, UNPAC
 enum unpack_format unpack_identify(const uint8_t magic[UNPACK_MAGIC_SIZE]);
 const char *unpack_name(enum unpack_format format); /* "lz4" …, "unknown" */
 
+/* Told between two pieces that the first `done` bytes are unpacked; its error ends the work. */
+struct unpack_watch {
+    int (*progress)(struct unpack_watch *watch, uint64_t done, struct error *err);
+};
+
 /* Where the compressed bytes lie. */
 struct unpack_source {
     const struct boot_file *file;
     uint64_t offset, size;
     enum unpack_format format;
+    struct unpack_watch *watch; /* NULL, or in the background: on one thread, and watched */
 };
 
 struct unpack {
     struct unpack_source source;
-    void *library;
+    void *library; /* NULL for STORED */
 };
 
 /*

@@ -142,6 +142,7 @@ static void *work(void *opaque)
 {
     struct worker *worker = opaque;
     struct job *job = worker->job;
+    struct unpack_watch *watch = job->source->watch;
     /* Not malloc(): its pages would stay with the process after. */
     void *packed = mmap(NULL, job->largest, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
@@ -153,7 +154,9 @@ static void *work(void *opaque)
 
         if (i >= job->count)
             break;
-        worker->r = unpack_block(job, i, packed, &worker->err);
+        worker->r = watch ? watch->progress(watch, (uint64_t)i * BLOCK_SIZE, &worker->err) : 0;
+        if (worker->r == 0)
+            worker->r = unpack_block(job, i, packed, &worker->err);
     }
     if (worker->r < 0)
         atomic_store(&job->stop, true);
@@ -166,7 +169,7 @@ static void *work(void *opaque)
 static int share_work(struct job *job, struct error *err)
 {
     struct worker workers[MAX_THREADS] = {{.job = job}};
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    long cpus = job->source->watch ? 1 : sysconf(_SC_NPROCESSORS_ONLN);
     unsigned count = 1;
     sigset_t all, old;
     int r = 0;

@@ -2,7 +2,8 @@
 /*
  * vmlinux: unpack a bzImage's payload into guest RAM and do what the kernel's
  * own decompressor would do after, only at the host's speed: put the segments
- * where they run, apply the relocations for a random base, and say so.
+ * where they run, apply the relocations for a random base, and say so. From a
+ * stored payload (cache.h) the segments are read to where they run at once.
  *
  * The payload is an ELF file with its relocation tables behind it. It is
  * unpacked so far up that every segment lies at or above its place: then each
@@ -16,6 +17,7 @@
 #include <elf.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define HEAD_SIZE 4096u
 #define MAX_SEGMENTS 16u
@@ -260,9 +262,26 @@ static void clear_leftovers(const struct vmlinux_image *image, const struct plan
         guest_memory_zero(mem, from, end - from);
 }
 
+/* tables: what follows the ELF, to the payload's end; base: where the kernel is, host address. */
+static int relocate_kernel(const struct vmlinux_image *image, const struct plan *plan,
+                           uint8_t *base, const uint8_t *tables, struct error *err)
+{
+    const struct segment *last = &plan->segments[plan->count - 1];
+    struct relocs relocs = {.first = tables,
+                            .at = tables + (image->unpacked_size - plan->elf_size),
+                            .image = base,
+                            .image_size = last->place + last->size,
+                            .linked_at = KERNEL_MAP + image->pref_address};
+
+    return relocate(&relocs, plan->virt_shift)
+               ? 0
+               : not_for_us("relocation tables of another kind", err);
+}
+
 static int unpack_and_place(struct unpack *unpack, const struct vmlinux_image *image,
                             const struct plan *plan, struct guest_memory *mem, struct error *err)
 {
+    const struct segment *last = &plan->segments[plan->count - 1];
     uint64_t unpack_gpa = plan->base + (uint64_t)plan->unpack_at;
     uint8_t *unpacked = guest_memory_at(mem, unpack_gpa, image->unpacked_size);
     uint8_t *base = guest_memory_at(mem, plan->base, image->init_size);
@@ -274,18 +293,53 @@ static int unpack_and_place(struct unpack *unpack, const struct vmlinux_image *i
     if (r < 0)
         return r;
 
-    const struct segment *last = &plan->segments[plan->count - 1];
-    struct relocs relocs = {.first = unpacked + plan->elf_size,
-                            .at = unpacked + image->unpacked_size,
-                            .image = base,
-                            .image_size = last->place + last->size,
-                            .linked_at = KERNEL_MAP + image->pref_address};
     place_segments(plan, unpacked, base);
-    guest_memory_mark_dirty(mem, plan->base, relocs.image_size);
-    if (plan->kaslr && !relocate(&relocs, plan->virt_shift))
-        return not_for_us("relocation tables of another kind", err);
-    clear_leftovers(image, plan, mem);
-    return 0;
+    guest_memory_mark_dirty(mem, plan->base, last->place + last->size);
+    r = plan->kaslr ? relocate_kernel(image, plan, base, unpacked + plan->elf_size, err) : 0;
+    if (r == 0)
+        clear_leftovers(image, plan, mem);
+    return r;
+}
+
+static int read_and_relocate(const struct vmlinux_image *image, const struct plan *plan,
+                             uint8_t *base, struct error *err)
+{
+    const struct unpack_source *source = &image->payload;
+    uint64_t size = image->unpacked_size - plan->elf_size;
+    /* Not malloc(): its pages would stay with the process after. */
+    uint8_t *tables =
+        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+
+    if (tables == MAP_FAILED)
+        return error_errno(err, errno, "relocation tables");
+    int r = boot_file_read(source->file, source->offset + plan->elf_size, tables, size, err);
+    if (r == 0)
+        r = relocate_kernel(image, plan, base, tables, err);
+    munmap(tables, size);
+    return r;
+}
+
+/* When it fails there is nothing left of it in RAM: it will be tried again, elsewhere. */
+static int read_in_place(const struct vmlinux_image *image, const struct plan *plan,
+                         struct guest_memory *mem, struct error *err)
+{
+    const struct unpack_source *source = &image->payload;
+    const struct segment *last = &plan->segments[plan->count - 1];
+    uint64_t size = last->place + last->size;
+    uint8_t *base = guest_memory_at(mem, plan->base, size);
+    int r = base ? 0 : not_for_us("no room for it", err);
+
+    for (unsigned i = 0; i < plan->count && r == 0; i++) {
+        const struct segment *s = &plan->segments[i];
+
+        r = boot_file_read_guest(source->file, source->offset + s->offset, mem,
+                                 plan->base + s->place, s->size, err);
+    }
+    if (r == 0 && plan->kaslr)
+        r = read_and_relocate(image, plan, base, err);
+    if (r < 0)
+        guest_memory_zero(mem, plan->base, size);
+    return r;
 }
 
 int vmlinux_load(const struct vmlinux_image *image, const char *cmdline, struct boot_target *target,
@@ -307,7 +361,9 @@ int vmlinux_load(const struct vmlinux_image *image, const char *cmdline, struct 
     if (r == 0)
         r = choose_place(image, cmdline, &target->layout, &plan, err);
     if (r == 0)
-        r = unpack_and_place(&unpack, image, &plan, target->mem, err);
+        r = image->payload.format == UNPACK_STORED
+                ? read_in_place(image, &plan, target->mem, err)
+                : unpack_and_place(&unpack, image, &plan, target->mem, err);
     unpack_close(&unpack);
     if (r < 0)
         return r;

@@ -11,7 +11,7 @@
 #include "unpack.h"
 
 struct vmlinux_image {
-    struct unpack_source payload; /* without the unpacked size at its end */
+    struct unpack_source payload; /* without the unpacked size at its end; or STORED */
     uint32_t unpacked_size;
     uint64_t pref_address; /* where it was linked to run, physical */
     uint64_t init_size;    /* room that it needs from where it is loaded */

@@ -29,7 +29,7 @@ static const struct cli_option run_options[] = {
     {"--console", "stdio|pty|file:PATH|none", "where the serial port leads", "console.serial"},
     {"--pages", "normal|transparent|huge", "the host's pages under the guest's RAM",
      "memory_options.pages"},
-    {"--unpack", "auto|guest", "who unpacks a compressed kernel", "boot.unpack"},
+    {"--unpack", "auto|always|guest", "who unpacks a compressed kernel", "boot.unpack"},
     {"--on-reboot", "restart|exit", "what follows when the guest reboots", "on_reboot"},
     {"--debug-exit", NULL, "give a test guest the port that ends vmrun with its status",
      "debug_exit"},

@@ -18,6 +18,7 @@
 
 static const char *const unpack_choices[] = {
     [CONFIG_UNPACK_AUTO] = "auto",
+    [CONFIG_UNPACK_ALWAYS] = "always",
     [CONFIG_UNPACK_GUEST] = "guest",
     NULL,
 };
@@ -112,8 +113,9 @@ static const struct config_key boot_keys[] = {
         OFFSET(uint64_t, boot.unpack),
         .choices = unpack_choices,
         .start = "auto",
-        .description = "Who unpacks a compressed kernel: vmrun where it can, which is faster, or "
-                       "always the guest.",
+        .description = "Who unpacks a compressed kernel: vmrun where it can, which is faster, with "
+                       "what it has kept of an earlier start (auto) or anew (always), or the "
+                       "guest.",
     },
     {0},
 };

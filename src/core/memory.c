@@ -123,6 +123,8 @@ int guest_memory_create(const struct memory_layout *layout, struct guest_memory 
     if (!mem)
         return error_set(err, ENOMEM, "guest memory: out of memory");
     mem->host_page_size = (uint32_t)unit;
+    mem->zero_unit =
+        layout->pages == MEMORY_PAGES_TRANSPARENT ? (uint32_t)HUGE_SIZE : mem->host_page_size;
     if (layout->backing == MEMORY_MEMFD) {
         r = open_memfd(layout, &fd, err);
         if (r < 0)
@@ -225,8 +227,8 @@ int guest_memory_zero(struct guest_memory *mem, uint64_t gpa, uint64_t len)
         return -EFAULT;
 
     uint8_t *end = at + len;
-    uint8_t *first = at + (ROUND_UP((uintptr_t)at, mem->host_page_size) - (uintptr_t)at);
-    uint8_t *last = end - (uintptr_t)end % mem->host_page_size;
+    uint8_t *first = at + (ROUND_UP((uintptr_t)at, mem->zero_unit) - (uintptr_t)at);
+    uint8_t *last = end - (uintptr_t)end % mem->zero_unit;
 
     /*
      * MADV_REMOVE also empties the pages of a shared memfd, which DONTNEED does

@@ -185,13 +185,18 @@ static void quit(void *opaque)
 
 static int open_kernel(struct machine *m, struct error *err)
 {
+    static const enum boot_unpack unpack[] = {
+        [CONFIG_UNPACK_AUTO] = BOOT_UNPACK_AUTO,
+        [CONFIG_UNPACK_ALWAYS] = BOOT_UNPACK_ALWAYS,
+        [CONFIG_UNPACK_GUEST] = BOOT_UNPACK_GUEST,
+    };
     const struct boot_params_host params = {
         .kernel = m->config->boot.kernel,
         .initrd = m->config->boot.initrd,
         .cmdline = m->config->boot.cmdline,
         .memory_size = m->config->memory,
-        .unpack =
-            m->config->boot.unpack == CONFIG_UNPACK_GUEST ? BOOT_UNPACK_GUEST : BOOT_UNPACK_AUTO,
+        .unpack = unpack[m->config->boot.unpack],
+        .cache_delay_ms = 2000, /* most guests are up by then, and want no company until then */
     };
 
     return boot_open(&params, &m->boot, err);

@@ -17,7 +17,7 @@ expect "and kill" as_user vmrun kill mine
 
 chmod 600 /dev/kvm
 as_user "vmrun run --kernel $KERNEL" </dev/null >"$OUT" 2>"$ERR"
-expect "without permission it says which group helps" grep -q "usermod -aG" "$ERR"
+expect "without permission it says which group the device belongs to" grep -q "group 'kvm'" "$ERR"
 mv /dev/kvm /dev/kvm.away
 vmrun run --kernel "$KERNEL" </dev/null >"$OUT" 2>"$ERR"
 STATUS=$?

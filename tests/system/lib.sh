@@ -21,7 +21,7 @@ expect() {
         echo "FAILED: $sentence ($*)"
         sed 's/^/    /' /tmp/expect.log
         for file in "$OUT" "$ERR"; do
-            [ -s "$file" ] && { echo "    --- $file"; tail -n 20 "$file" | sed 's/^/    /'; }
+            [ -s "$file" ] && { echo "    --- $file"; tail -n 20 "$file" | cat -v | cut -c 1-200 | sed 's/^/    /'; }
         done
     fi
 }

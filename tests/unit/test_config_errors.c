@@ -161,7 +161,7 @@ static const struct wrong_file wrong_values[] = {
     {FILE_OF("{\"boot\": {\"cmdline\": [\"quiet\"]}}"),
      "web1.json: boot.cmdline: [...] is an array, not a string"},
     {FILE_OF("{\"boot\": {\"unpack\": \"host\"}}"),
-     "web1.json: boot.unpack: \"host\" is not one of auto, guest"},
+     "web1.json: boot.unpack: \"host\" is not one of auto, always, guest"},
     {FILE_OF("{\"cpu\": {\"model\": \"x86-64-v4\"}}"),
      "web1.json: cpu.model: \"x86-64-v4\" is not one of host, x86-64-v2, x86-64-v3"},
     {FILE_OF("{\"cpu\": \"host\"}"), "web1.json: cpu: \"host\" is a string, not an object"},

@@ -41,6 +41,15 @@ static int setup_memfd(void **state)
     return setup_backing(state, MEMORY_MEMFD);
 }
 
+static int setup_transparent(void **state)
+{
+    struct memory_layout l = layout;
+    struct error err;
+
+    l.pages = MEMORY_PAGES_TRANSPARENT;
+    return guest_memory_create(&l, (struct guest_memory **)state, &err);
+}
+
 static int teardown(void **state)
 {
     guest_memory_destroy(*state);
@@ -308,6 +317,10 @@ int main(void)
         {"zeroing_a_memfd_clears_what_was_asked_and_nothing_beside",
          zeroing_clears_what_was_asked_and_nothing_beside, setup_memfd, teardown, NULL},
         cmocka_unit_test_setup_teardown(zeroed_pages_are_given_back_to_the_host, setup, teardown),
+        {"zeroing_in_transparent_pages_clears_what_was_asked_and_nothing_beside",
+         zeroing_clears_what_was_asked_and_nothing_beside, setup_transparent, teardown, NULL},
+        {"zeroed_transparent_pages_are_given_back_to_the_host",
+         zeroed_pages_are_given_back_to_the_host, setup_transparent, teardown, NULL},
         {"zeroed_pages_of_a_memfd_are_given_back_to_the_host",
          zeroed_pages_are_given_back_to_the_host, setup_memfd, teardown, NULL},
         cmocka_unit_test_setup_teardown(a_memfd_holds_all_of_ram_in_order, setup_memfd, teardown),

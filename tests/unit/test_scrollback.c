@@ -99,19 +99,6 @@ static void more_than_it_holds_in_one_go_leaves_the_end(void **state)
     scrollback_fini(&s);
 }
 
-static void a_stream_that_outgrew_its_room_grows_without_losing_what_is_held(void **state)
-{
-    struct scrollback s = {.limit = 4096};
-
-    (void)state;
-    append(&s, 10000, UINT64_MAX);
-    s.limit = LIMIT;
-    append(&s, 1, 0);
-    assert_int_equal(s.room, 8192);
-    check_from(&s, 10000 - 4095);
-    scrollback_fini(&s);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -119,7 +106,6 @@ int main(void)
         cmocka_unit_test(memory_grows_with_what_is_held),
         cmocka_unit_test(what_a_reader_still_needs_is_not_overwritten),
         cmocka_unit_test(more_than_it_holds_in_one_go_leaves_the_end),
-        cmocka_unit_test(a_stream_that_outgrew_its_room_grows_without_losing_what_is_held),
     };
     return cmocka_run_group_tests_name("scrollback", tests, NULL, NULL);
 }

@@ -94,9 +94,9 @@ void machine_stats(const struct machine *m, machine_stat_fn *fn, void *opaque)
     fn(opaque, "exits.mmio", 9);
 }
 
-/* Says the scrollback and one thing more, then hangs up. */
-int console_attach(struct console *console, int fd, const void *pending, size_t pending_len,
-                   struct error *err)
+/* Says the scrollback and one thing more, then hangs up. Weak: a real console has its own. */
+__attribute__((weak)) int console_attach(struct console *console, int fd, const void *pending,
+                                         size_t pending_len, struct error *err)
 {
     struct machine *m = (struct machine *)console;
 
