@@ -18,6 +18,8 @@
  *    MCR.RTS, so what was typed or piped in before its driver has opened the
  *    port (and has reset the FIFOs, as drivers do) is not lost. A guest that
  *    has not written MCR since reset gets input when it polls LSR.
+ *  - Input comes no faster than the guest can bear: after each FIFO that took
+ *    it T to read the line is quiet for T / 2, at most 5 ms.
  *  - The interrupt reaches the machine while MCR.OUT2 is set and MCR.LOOP is
  *    not, as the wiring of a PC has it. In FIFO mode the THR writes that follow
  *    one another with no register read between them raise one edge, not
@@ -32,17 +34,19 @@
 
 #include "vmrun/console.h"
 #include "vmrun/device.h"
+#include "vmrun/loop.h"
 
 #define SERIAL_PORTS 8 /* I/O ports from the base */
 
 /*
  * Map ports [port, port + SERIAL_PORTS) and become the console's device.
- * console outlives the device. id names the device in the machine ("serial0").
+ * console and loop outlive the device. id names the device in the machine ("serial0").
  * Machine thread. Errors: -ENOMEM; -EEXIST a port is taken; -EBUSY, -EINVAL as
  * platform_ops.irq.
  */
-int serial_create(struct platform *platform, struct console *console, uint16_t port, unsigned irq,
-                  const char *id, struct device **ret_dev, struct error *err);
+int serial_create(struct platform *platform, struct console *console, struct loop *loop,
+                  uint16_t port, unsigned irq, const char *id, struct device **ret_dev,
+                  struct error *err);
 
 /* Counted since creation; no part of the guest's state. */
 struct serial_stats {

@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vmrun/loop.h"
+
 #define FIFO_DEPTH 16
 
 /* Register offsets. With LCR.DLAB, 0 and 1 are the divisor. */
@@ -59,13 +61,16 @@ enum {
     MSR_DELTAS = 0x0f,
 };
 
-#define DIVISOR_9600 12 /* what a PC's firmware leaves; 0 would be divided by */
+#define MAX_QUIET_NS 5000000 /* a guest that was slow for another reason need not wait long */
+#define DIVISOR_9600 12      /* what a PC's firmware leaves; 0 would be divided by */
 
 struct serial {
     struct device dev;
     struct platform *platform;
     struct console *console;
     struct irq *irq;
+    struct loop_timer *timer; /* ends the quiet time of the line */
+    uint64_t filled_ns, quiet_until_ns;
     struct serial_stats stats;
     bool line, paused;
     bool input_waits; /* the console may have input: it was not found empty yet */
@@ -144,7 +149,14 @@ static void fifo_clear(uint8_t *fifo, uint8_t *count)
     *count = 0;
 }
 
-/* Fetch input if the receiver is empty and the console may have some. */
+/*
+ * Fetch input if the receiver is empty and the console may have some.
+ *
+ * A line without a speed would keep a guest in its interrupt handler for as long
+ * as a paste lasts: Linux calls that a soft lockup, and drops what its own
+ * buffers cannot take. So after a FIFO that took the guest T to read the line is
+ * quiet for T / 2, at least a third of the guest's time is its own.
+ */
 static void receive(struct serial *s)
 {
     uint8_t depth = fifo_depth(s);
@@ -152,10 +164,29 @@ static void receive(struct serial *s)
 
     if (s->rx_count || !s->input_waits || s->mcr & MCR_LOOP)
         return;
+    if (s->quiet_until_ns) {
+        uint64_t now = loop_now_ns();
+
+        if (now < s->quiet_until_ns) {
+            loop_timer_arm(s->timer, s->quiet_until_ns);
+            return;
+        }
+        s->quiet_until_ns = 0;
+    }
     n = console_read(s->console, s->rx, depth);
     s->input_waits = n == depth;
     s->rx_count = (uint8_t)n;
     s->stats.rx_bytes += n;
+    if (n)
+        s->filled_ns = loop_now_ns();
+}
+
+/* The guest has read the last byte that came from the line. */
+static void receiver_drained(struct serial *s)
+{
+    uint64_t now = loop_now_ns(), quiet = (now - s->filled_ns) / 2;
+
+    s->quiet_until_ns = quiet ? now + (quiet < MAX_QUIET_NS ? quiet : MAX_QUIET_NS) : 0;
 }
 
 static void receive_if_ready(struct serial *s)
@@ -304,8 +335,10 @@ static uint8_t read_rbr(struct serial *s)
         return 0;
     value = fifo_take(s->rx, &s->rx_count);
     /* Low before the next data raise it: an edge, for interrupt inputs that want one. */
-    if (!s->rx_count)
+    if (!s->rx_count) {
         update_line(s);
+        receiver_drained(s);
+    }
     receive_if_ready(s);
     return value;
 }
@@ -387,6 +420,17 @@ static void serial_readable(void *opaque)
     update_line(s);
 }
 
+/* The line has been quiet for long enough. */
+static void serial_timer(void *opaque)
+{
+    struct serial *s = opaque;
+
+    if (s->paused)
+        return; /* resume asks again */
+    receive_if_ready(s);
+    update_line(s);
+}
+
 void serial_stats(struct device *dev, struct serial_stats *ret_stats)
 {
     pthread_mutex_lock(&dev->lock);
@@ -419,6 +463,8 @@ static void serial_resume(struct device *dev)
     struct serial *s = self(dev);
 
     s->paused = false;
+    s->filled_ns = loop_now_ns(); /* a pause is not time that the guest took */
+    s->quiet_until_ns = 0;
     transmit(s);
     receive_if_ready(s);
     update_line(s);
@@ -430,6 +476,7 @@ static void serial_destroy(struct device *dev)
 
     if (s->console)
         console_set_device(s->console, &(struct console_device){0});
+    loop_timer_destroy(s->timer);
     if (s->line)
         irq_set(s->irq, false);
     s->platform->ops->unmap(s->platform, dev);
@@ -494,8 +541,9 @@ static const struct device_ops serial_ops = {
     .state = &serial_state,
 };
 
-int serial_create(struct platform *platform, struct console *console, uint16_t port, unsigned irq,
-                  const char *id, struct device **ret_dev, struct error *err)
+int serial_create(struct platform *platform, struct console *console, struct loop *loop,
+                  uint16_t port, unsigned irq, const char *id, struct device **ret_dev,
+                  struct error *err)
 {
     struct serial *s = calloc(1, sizeof(*s));
     int r;
@@ -505,6 +553,9 @@ int serial_create(struct platform *platform, struct console *console, uint16_t p
     device_init(&s->dev, &serial_ops, id);
     s->platform = platform;
 
+    r = loop_timer_create(loop, &s->dev.lock, serial_timer, s, &s->timer, err);
+    if (r < 0)
+        goto fail;
     r = platform->ops->irq(platform, irq, &s->irq, err);
     if (r < 0)
         goto fail;

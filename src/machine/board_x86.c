@@ -87,8 +87,8 @@ int board_create_devices(struct machine *m, struct error *err)
     };
     struct platform *p = &m->platform;
 
-    if (added(m, serial_create(p, m->console, SERIAL0_PORT, SERIAL0_IRQ, "serial0", next(m), err)) <
-        0)
+    if (added(m, serial_create(p, m->console, m->loop, SERIAL0_PORT, SERIAL0_IRQ, "serial0",
+                               next(m), err)) < 0)
         return -err->code;
     m->serial = m->devices[m->device_count - 1];
     if (added(m, rtc_create(p, m->loop, RTC_PORT, RTC_IRQ, next(m), err)) < 0 ||

@@ -58,7 +58,7 @@ static void build(struct board *b)
     struct platform *p = &b->fake.platform;
     struct loop *loop = fake_loop_init(&b->loop);
 
-    must(serial_create(p, fake_console_init(&b->console), 0x3f8, 4, "serial0", &b->devices[0],
+    must(serial_create(p, fake_console_init(&b->console), loop, 0x3f8, 4, "serial0", &b->devices[0],
                        &err));
     must(rtc_create_with_clock(p, loop, 0x70, 8, clock_of, &b->loop, &b->devices[1], &err));
     must(i8042_create(p, &b->devices[2], &err));

@@ -11,6 +11,7 @@
 
 #include "conformance.h"
 #include "fake_console.h"
+#include "fake_loop.h"
 
 #define PORT 0x3f8
 #define GSI 4
@@ -25,6 +26,7 @@ enum { FIFO_ON = 0x01, RESET_RX = 0x02, RESET_TX = 0x04, TRIGGER_8 = 0x80 };
 struct fixture {
     struct fake_platform fake;
     struct fake_console console;
+    struct fake_loop loop;
     struct device *dev;
 };
 
@@ -35,8 +37,8 @@ static int setup(void **state)
 
     fake_platform_init(&f.fake);
     *state = &f;
-    return serial_create(&f.fake.platform, fake_console_init(&f.console), PORT, GSI, "serial0",
-                         &f.dev, &err);
+    return serial_create(&f.fake.platform, fake_console_init(&f.console), fake_loop_init(&f.loop),
+                         PORT, GSI, "serial0", &f.dev, &err);
 }
 
 static int teardown(void **state)
@@ -741,8 +743,9 @@ static void unsent_output_travels_with_the_machine(void **state)
     assert_int_equal(state_save(f->dev->ops->state, f->dev, &w, &err), 0);
 
     fake_platform_init(&target.fake);
-    assert_int_equal(serial_create(&target.fake.platform, fake_console_init(&target.console), PORT,
-                                   GSI, "serial0", &target.dev, &err),
+    assert_int_equal(serial_create(&target.fake.platform, fake_console_init(&target.console),
+                                   fake_loop_init(&target.loop), PORT, GSI, "serial0", &target.dev,
+                                   &err),
                      0);
     struct reader r = {.data = w.data, .len = w.len};
     device_pause(target.dev);
@@ -753,6 +756,39 @@ static void unsent_output_travels_with_the_machine(void **state)
     free(w.data);
 }
 
+static void a_paste_leaves_the_guest_a_third_of_its_time(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t paste[48];
+
+    memset(paste, 'p', sizeof(paste));
+    open_port(f, 0);
+    fake_console_type(&f->console, paste, sizeof(paste));
+    for (unsigned i = 0; i < 16; i++) {
+        fake_loop_advance(&f->loop, 1000);
+        assert_int_equal(in(f, DATA), 'p');
+    }
+    /* 16 us were spent on it: nothing for 8 us, and then the next FIFO by itself. */
+    fake_loop_advance(&f->loop, 7999);
+    assert_false(in(f, LSR) & DR);
+    fake_loop_advance(&f->loop, 1);
+    assert_true(in(f, LSR) & DR);
+}
+
+static void a_guest_that_was_slow_once_waits_five_milliseconds_at_most(void **state)
+{
+    struct fixture *f = *state;
+
+    open_port(f, 0);
+    fake_console_type(&f->console, (const uint8_t *)"a", 1);
+    fake_loop_advance(&f->loop, 10000000000);
+    assert_int_equal(in(f, DATA), 'a');
+    fake_console_type(&f->console, (const uint8_t *)"b", 1);
+    assert_false(in(f, LSR) & DR);
+    fake_loop_advance(&f->loop, 5000000);
+    assert_int_equal(in(f, DATA), 'b');
+}
+
 static void destroying_it_frees_the_console(void **state)
 {
     struct fixture f;
@@ -760,8 +796,8 @@ static void destroying_it_frees_the_console(void **state)
 
     (void)state;
     fake_platform_init(&f.fake);
-    assert_int_equal(serial_create(&f.fake.platform, fake_console_init(&f.console), PORT, GSI,
-                                   "serial0", &f.dev, &err),
+    assert_int_equal(serial_create(&f.fake.platform, fake_console_init(&f.console),
+                                   fake_loop_init(&f.loop), PORT, GSI, "serial0", &f.dev, &err),
                      0);
     assert_non_null(f.console.device.readable);
     device_destroy(f.dev);
@@ -772,6 +808,7 @@ static void destroying_it_frees_the_console(void **state)
 
 struct consoles {
     struct fake_console of[3];
+    struct loop *loop;
 };
 
 static int create(void *opaque, struct platform *platform, struct device **ret_dev,
@@ -786,8 +823,8 @@ static int create(void *opaque, struct platform *platform, struct device **ret_d
             continue;
         fake_console_init(console);
         console->room = 0;
-        return serial_create(platform, (struct console *)console, PORT, GSI, "serial0", ret_dev,
-                             err);
+        return serial_create(platform, (struct console *)console, consoles->loop, PORT, GSI,
+                             "serial0", ret_dev, err);
     }
     fail_msg("more ports than consoles");
     return -1;
@@ -822,8 +859,10 @@ static void settle(void *opaque, struct device *dev)
 static void it_conforms(void **state)
 {
     static struct consoles consoles;
+    static struct fake_loop loop;
 
     (void)state;
+    consoles.loop = fake_loop_init(&loop);
     conformance_run(&(struct conformance_case){
         .create = create, .disturb = disturb, .settle = settle, .opaque = &consoles});
 }
@@ -881,6 +920,8 @@ int main(void)
         TEST(the_line_is_driven_only_when_it_changes),
         TEST(a_paused_port_leaves_input_and_output_alone),
         TEST(unsent_output_travels_with_the_machine),
+        TEST(a_paste_leaves_the_guest_a_third_of_its_time),
+        TEST(a_guest_that_was_slow_once_waits_five_milliseconds_at_most),
         cmocka_unit_test(destroying_it_frees_the_console),
         cmocka_unit_test(it_conforms),
     };
