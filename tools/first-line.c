@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* first-line TEXT COMMAND...: run COMMAND until TEXT appears in its output; print the nanoseconds
- * that took, and kill it. For tools/bench-boot: it runs in the lab, where a clock read by a shell
+ * that took, and kill it. For tools/bench: it runs also in the lab, where a clock read by a shell
  * would cost more than what it measures. */
 #define _GNU_SOURCE
 #include <signal.h>
