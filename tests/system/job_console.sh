@@ -14,12 +14,12 @@ guest_in_background takes 'stty -F /dev/ttyS0 raw -echo; echo READY; head -c 104
 expect "the guest is ready" wait_for 60 grep -q READY /tmp/taken
 vmrun console takes </tmp/data >/tmp/attached &
 client=$!
-expect "1 MiB is taken" wait_for 400 grep -q DONE /tmp/taken
+expect "1 MiB is taken" wait_for 900 grep -q DONE /tmp/taken
 expect "and arrives whole" grep -q "$(sha256sum </tmp/data | cut -c 1-64)" /tmp/taken
 wait $client
 expect "the client saw the output from power-on" grep -q READY /tmp/attached
 
-expect "1 MiB is sent" wait_for 400 sh -c '! vmrun list | grep -q sends'
+expect "1 MiB is sent" wait_for 900 sh -c '! vmrun list | grep -q sends'
 sum=$(grep -a -o -m 1 -E '[0-9a-f]{64}' /tmp/sent)
 tail -c 1048576 /tmp/sent | sha256sum >/tmp/sum
 expect "and arrives whole" grep -q "${sum:-none}" /tmp/sum
