@@ -13,6 +13,12 @@
  */
 int text_parse_size(const char *text, uint64_t *ret_bytes);
 
+/*
+ * "52:54:00:12:34:56": six bytes in hexadecimal, two digits each. Errors: -EINVAL, not of that
+ * form, or the address of a group.
+ */
+int text_parse_mac(const char *text, uint8_t ret_mac[6]);
+
 /* Decimal or 0x hexadecimal, the whole text. Errors: -EINVAL, -ERANGE (over max). */
 int text_parse_uint(const char *text, uint64_t max, uint64_t *ret_value);
 

@@ -53,6 +53,25 @@ int text_parse_size(const char *text, uint64_t *ret_bytes)
     return 0;
 }
 
+int text_parse_mac(const char *text, uint8_t ret_mac[6])
+{
+    static const char digits[] = "0123456789abcdef0123456789ABCDEF";
+    uint8_t mac[6] = {0};
+
+    for (unsigned i = 0; i < 17; i++) {
+        const char *digit = text[i] ? strchr(digits, text[i]) : NULL;
+
+        if (i % 3 == 2 ? text[i] != ':' : !digit)
+            return -EINVAL;
+        if (digit)
+            mac[i / 3] = (uint8_t)(mac[i / 3] << 4 | ((digit - digits) & 15));
+    }
+    if (text[17] || mac[0] & 1)
+        return -EINVAL;
+    memcpy(ret_mac, mac, sizeof(mac));
+    return 0;
+}
+
 const char *text_format_size(uint64_t bytes, char *buf, size_t len)
 {
     static const char units[] = "KMGT";

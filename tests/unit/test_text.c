@@ -179,6 +179,31 @@ static void a_word_that_is_near_to_none_finds_none(void **state)
     assert_null(text_nearest("a word that is far too long for anything", words));
 }
 
+static void a_cards_address_is_six_bytes_of_one_station(void **state)
+{
+    static const uint8_t expected[6] = {0x52, 0x54, 0x00, 0xab, 0xCD, 0xff};
+    static const char *const bad[] = {"",
+                                      "52:54:00:ab:cd",
+                                      "52:54:00:ab:cd:f",
+                                      "52:54:00:ab:cd:ff:",
+                                      "52:54:00:ab:cd:ff:00",
+                                      "5:54:00:ab:cd:ff0",
+                                      "52-54-00-ab-cd-ff",
+                                      "52:54:00:ab:cd:fg",
+                                      "53:54:00:ab:cd:ff",
+                                      "ff:ff:ff:ff:ff:ff",
+                                      " 2:54:00:ab:cd:ff"};
+    uint8_t mac[6] = {9, 9, 9, 9, 9, 9};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        assert_int_equal(text_parse_mac(bad[i], mac), -EINVAL);
+        assert_int_equal(mac[0], 9);
+    }
+    assert_int_equal(text_parse_mac("52:54:00:aB:cD:ff", mac), 0);
+    assert_memory_equal(mac, expected, 6);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -191,6 +216,7 @@ int main(void)
         cmocka_unit_test(durations_are_shown_in_their_two_largest_units),
         cmocka_unit_test(a_slip_of_the_finger_finds_the_word_that_was_meant),
         cmocka_unit_test(a_word_that_is_near_to_none_finds_none),
+        cmocka_unit_test(a_cards_address_is_six_bytes_of_one_station),
     };
     return cmocka_run_group_tests_name("text", tests, NULL, NULL);
 }
