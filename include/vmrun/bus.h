@@ -20,7 +20,9 @@ void bus_destroy(struct bus *bus); /* NULL is fine; devices are not touched */
 /* Errors: -EEXIST overlaps a range that is mapped; -EINVAL empty or past the end; -ENOMEM. */
 int bus_map(struct bus *bus, uint64_t base, uint64_t len, struct device *dev, unsigned region,
             struct error *err);
-void bus_unmap(struct bus *bus, struct device *dev);
+void bus_unmap(struct bus *bus, struct device *dev); /* all its ranges */
+/* The range of dev that begins at base; nothing happens when there is none. */
+void bus_unmap_range(struct bus *bus, uint64_t base, struct device *dev);
 
 /*
  * One guest access of 1 to 8 bytes. An access that straddles ranges, or the end

@@ -3,6 +3,7 @@
 #define VMRUN_DEVICE_H
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -72,6 +73,17 @@ enum guest_request {
  */
 struct platform {
     const struct platform_ops *ops;
+    struct guest_memory *memory; /* where devices with DMA find the guest's buffers */
+};
+
+/* A guest write that wakes an eventfd instead of a device: no exit to user space. */
+struct doorbell {
+    enum bus_kind bus;
+    uint64_t addr;
+    unsigned size; /* bytes; 0: any width, without match */
+    bool match;    /* only writes of `value` */
+    uint64_t value;
+    int fd;
 };
 
 struct platform_ops {
@@ -79,6 +91,8 @@ struct platform_ops {
     int (*map)(struct platform *p, enum bus_kind bus, uint64_t base, uint64_t len,
                struct device *dev, unsigned region, struct error *err);
     void (*unmap)(struct platform *p, struct device *dev); /* every range of dev */
+    /* The one range of dev that begins at base. */
+    void (*unmap_range)(struct platform *p, enum bus_kind bus, uint64_t base, struct device *dev);
 
     /* The interrupt line of this GSI (legacy ISA IRQ n is GSI n). Errors: -EBUSY, taken; -EINVAL.
      */
@@ -90,6 +104,14 @@ struct platform_ops {
      * machine has acted. Of several requests the first counts.
      */
     void (*request)(struct platform *p, enum guest_request what, int argument);
+
+    /* A message-signalled interrupt, not routed yet: fired, it is lost. Errors: -ENOSPC, -EMFILE.
+     */
+    int (*msi)(struct platform *p, struct msi **ret_msi, struct error *err);
+
+    /* Put a doorbell up (attach) or take it down. Errors: -EEXIST, there is one. */
+    int (*doorbell)(struct platform *p, const struct doorbell *bell, bool attach,
+                    struct error *err);
 };
 
 #endif

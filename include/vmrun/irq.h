@@ -3,6 +3,7 @@
 #define VMRUN_IRQ_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 /*
  * An interrupt line as a device sees it: an object it may drive and nothing
@@ -25,5 +26,25 @@ static inline void irq_set(struct irq *irq, bool level)
 {
     irq->ops->set(irq, level);
 }
+
+/*
+ * A message-signalled interrupt: an eventfd that KVM turns into an interrupt
+ * with the address and data it was routed to, without a trip to user space.
+ */
+struct msi;
+
+struct msi_ops {
+    /* Errors (negative errno): the platform is out of routes. The message is logged there. */
+    int (*route)(struct msi *msi, uint64_t address, uint32_t data);
+    void (*destroy)(struct msi *msi);
+};
+
+struct msi {
+    const struct msi_ops *ops;
+    int fd; /* eventfd; whoever writes to it raises the interrupt */
+};
+
+/* Raise it: one write(2). Never blocks. Any thread. */
+void msi_fire(struct msi *msi);
 
 #endif

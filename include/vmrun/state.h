@@ -21,12 +21,13 @@
 struct state_field {
     const char *name;
     uint32_t offset;
-    uint32_t count; /* elements: 1, or the length of the array */
-    uint8_t size;   /* bytes per element: 1, 2, 4 or 8 */
-    bool is_bool;   /* 0 or 1 only: another value in a C bool is undefined */
-    bool match;     /* not restored: must equal what the target has */
-    uint32_t since; /* first version that carries it; 0 means always */
-    uint64_t max;   /* a load refuses a larger value; 0 means any */
+    uint32_t count;  /* elements: 1, or the length of the array */
+    uint32_t stride; /* bytes from one element to the next; 0: they are adjacent */
+    uint8_t size;    /* bytes per element: 1, 2, 4 or 8 */
+    bool is_bool;    /* 0 or 1 only: another value in a C bool is undefined */
+    bool match;      /* not restored: must equal what the target has */
+    uint32_t since;  /* first version that carries it; 0 means always */
+    uint64_t max;    /* a load refuses a larger value; 0 means any */
 };
 
 struct state_desc {
@@ -56,6 +57,14 @@ struct state_desc {
         .name = #member, .offset = offsetof(T, member), \
         .count = sizeof(((T *)0)->member) / sizeof(((T *)0)->member[0]), \
         STATE_SHAPE(((T *)0)->member[0]), __VA_ARGS__ \
+    }
+
+/* One member of every struct in an array: STATE_EACH(struct nic, rings, base) */
+#define STATE_EACH(T, array, member, ...) \
+    { \
+        .name = #array "." #member, .offset = offsetof(T, array[0].member), \
+        .count = sizeof(((T *)0)->array) / sizeof(((T *)0)->array[0]), \
+        .stride = sizeof(((T *)0)->array[0]), STATE_SHAPE(((T *)0)->array[0].member), __VA_ARGS__ \
     }
 
 #define STATE_END \

@@ -110,6 +110,17 @@ void bus_unmap(struct bus *bus, struct device *dev)
     pthread_rwlock_unlock(&bus->lock);
 }
 
+void bus_unmap_range(struct bus *bus, uint64_t base, struct device *dev)
+{
+    pthread_rwlock_wrlock(&bus->lock);
+    unsigned at = first_at_or_after(bus, base);
+    if (at < bus->count && bus->ranges[at].base == base && bus->ranges[at].dev == dev) {
+        bus->count--;
+        memmove(bus->ranges + at, bus->ranges + at + 1, (bus->count - at) * sizeof(bus->ranges[0]));
+    }
+    pthread_rwlock_unlock(&bus->lock);
+}
+
 /* Find the range that holds addr. */
 static bool lookup(struct bus *bus, uint64_t addr, struct range *ret_range)
 {

@@ -36,7 +36,7 @@ static void store_element(void *at, unsigned size, uint64_t value)
 /* Where element i of the field lies in obj. */
 static void *element(const struct state_field *f, void *obj, uint32_t i)
 {
-    return (char *)obj + f->offset + (size_t)i * f->size;
+    return (char *)obj + f->offset + (size_t)i * (f->stride ? f->stride : f->size);
 }
 
 int state_save(const struct state_desc *desc, void *obj, struct writer *w, struct error *err)

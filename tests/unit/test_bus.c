@@ -245,6 +245,23 @@ static void unmapping_takes_every_range_of_that_device_and_no_other(void **state
     map(&f.a, 0x108, 4, 0);
 }
 
+static void unmapping_a_range_leaves_the_others_of_that_device(void **state)
+{
+    (void)state;
+    assert_int_equal(bus_map(f.bus, 0x1000, 16, &f.a.dev, 0, &f.err), 0);
+    assert_int_equal(bus_map(f.bus, 0x2000, 16, &f.a.dev, 1, &f.err), 0);
+    assert_int_equal(bus_map(f.bus, 0x3000, 16, &f.b.dev, 0, &f.err), 0);
+
+    bus_unmap_range(f.bus, 0x1000, &f.a.dev);
+    bus_unmap_range(f.bus, 0x2008, &f.a.dev); /* inside it, not its base */
+    bus_unmap_range(f.bus, 0x3000, &f.a.dev); /* not its own */
+
+    assert_int_equal(bus_read(f.bus, 0x1000, 1), 0xff);
+    assert_int_equal(bus_read(f.bus, 0x2000, 1), 1);
+    assert_int_equal(bus_read(f.bus, 0x3000, 1), 1);
+    assert_int_equal(bus_map(f.bus, 0x1000, 16, &f.b.dev, 0, &f.err), 0);
+}
+
 static void a_device_may_unmap_itself_from_inside_a_call(void **state)
 {
     (void)state;
@@ -327,6 +344,7 @@ int main(void)
         TEST(ranges_that_are_empty_or_past_the_end_are_refused, pio),
         TEST(an_overlap_is_refused_and_names_who_has_the_address, pio),
         TEST(unmapping_takes_every_range_of_that_device_and_no_other, mmio),
+        TEST(unmapping_a_range_leaves_the_others_of_that_device, mmio),
         TEST(a_device_may_unmap_itself_from_inside_a_call, mmio),
         TEST(a_device_may_vanish_in_the_middle_of_a_split_access, mmio),
         TEST(many_ranges_are_all_found, mmio),
