@@ -12,10 +12,13 @@ import sys
 
 # The headers that each folder of src/ implements, ...
 HEADERS = {
-    "util": {"bytes", "error", "log", "loop", "text"},
+    "util": {"bytes", "error", "iothread", "log", "loop", "text"},
     "core": {"bus", "cpu_entry", "device", "irq", "memory", "state"},
-    "backends": {"console"},
-    "devices": {"serial", "rtc", "i8042", "acpi_pm", "debug_exit"},
+    "backends": {"block", "console", "netdev"},
+    "devices": {
+        "acpi_pm", "debug_exit", "i8042", "pci", "rtc", "serial", "virtio", "virtio_devices",
+        "virtqueue",
+    },
     "kvm": {"kvm"},
     "boot": {"boot", "acpi"},
     "config": {"config"},

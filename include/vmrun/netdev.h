@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef VMRUN_NETDEV_H
+#define VMRUN_NETDEV_H
+
+/*
+ * The host's side of a network card: a tap interface with a virtio header on
+ * every frame, one file descriptor a queue pair.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "vmrun/error.h"
+
+struct netdev;
+
+#define NETDEV_MAX_QUEUES 16   /* pairs */
+#define NETDEV_HEADER_BYTES 12 /* struct virtio_net_hdr_v1, before every frame */
+/* The longest frame there is, header included: 64 KiB of IP, Ethernet with one VLAN tag. */
+#define NETDEV_MAX_FRAME (NETDEV_HEADER_BYTES + 18 + 65536)
+
+struct tap_params {
+    const char *ifname; /* made beforehand (for a user by `ip tuntap add ... user U`), or by us */
+    const char *bridge; /* attach to it, or NULL */
+    unsigned queues;    /* pairs: 1 to NETDEV_MAX_QUEUES; the first is in use, see set_queues */
+    unsigned mtu;       /* give it this one; 0: leave it */
+};
+
+/*
+ * Attach to the interface, or make it; set MTU, attach to the bridge and bring it up where that
+ * is not so already: what is so needs no privilege. The message says the command that cures.
+ *
+ * Errors: -EPERM  no such tap and we may not make one, it is another user's, or it needs a
+ *                 change that we may not make
+ *         -EBUSY  another process has it, or it is attached to another bridge
+ *         -ENODEV no /dev/net/tun, or no such bridge
+ *         -EINVAL the name is no interface's name, no tap's, or of a tap without queues
+ *         -ENOMEM, -EMFILE, -ENFILE
+ */
+int tap_open(const struct tap_params *params, struct netdev **ret_netdev, struct error *err);
+void netdev_close(struct netdev *netdev); /* a tap that we made goes with it; NULL is fine */
+
+int netdev_fd(const struct netdev *netdev, unsigned queue); /* for the loop; non-blocking */
+/*
+ * One frame with its 12-byte virtio_net_hdr_v1. Bytes, or -EAGAIN, or -errno. Queue's thread.
+ * send: -EIO while the interface is down, -EINVAL for a header or frame that the host refuses.
+ * receive: what does not fit is cut off; -EBADFD when the interface is gone.
+ */
+int64_t netdev_send(struct netdev *netdev, unsigned queue, const struct iovec *iov, unsigned count);
+int64_t netdev_receive(struct netdev *netdev, unsigned queue, const struct iovec *iov,
+                       unsigned count);
+
+/* What the driver has negotiated: frames we hand it may then be unfinished in these ways. */
+struct netdev_offload {
+    bool csum, tso4, tso6, ecn, ufo; /* those behind csum count only with it, ecn with a tso */
+};
+int netdev_set_offload(struct netdev *netdev, const struct netdev_offload *offload,
+                       struct error *err);
+unsigned netdev_mtu(const struct netdev *netdev); /* of the interface now; 0: it is gone */
+bool netdev_link_up(const struct netdev *netdev); /* the interface is there and up */
+/*
+ * Readable when some interface of the host has changed: then drain it and look at
+ * netdev_link_up(). For the loop; non-blocking.
+ */
+int netdev_link_fd(const struct netdev *netdev);
+void netdev_link_drain(struct netdev *netdev);
+/* Use this many pairs (1 to what it was opened with); the others see nothing. */
+int netdev_set_queues(struct netdev *netdev, unsigned queues, struct error *err);
+
+#endif
