@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef VMRUN_VIRTIO_DEVICES_H
+#define VMRUN_VIRTIO_DEVICES_H
+
+/*
+ * The virtio devices, each in a file of its own. They plug into the PCI host
+ * bridge and own what the host lends them (block, netdev, console's client side)
+ * only as far as is said. Machine thread. Errors: -ENOMEM; as virtio_init().
+ */
+
+#include "vmrun/block.h"
+#include "vmrun/console.h"
+#include "vmrun/netdev.h"
+#include "vmrun/virtio.h"
+
+/* virtio-blk, VIRTIO 1.2 "Block Device". Serves on the iothread; opens and closes the block itself.
+ */
+struct virtio_blk_params {
+    const char *id; /* "root" */
+    const char *path;
+    const char *serial; /* at most 20 bytes; NULL: the id */
+    bool read_only;
+    enum block_cache cache;
+    unsigned queues;
+    struct iothread *thread; /* one for each disk; outlives the device */
+    int (*fault)(void *opaque, const struct block_request *request, uint64_t *delay_ns); /* tests */
+    void *fault_opaque;
+};
+int virtio_blk_create(struct platform *platform, struct device *host,
+                      const struct virtio_blk_params *params, struct device **ret_dev,
+                      struct error *err);
+/* The image may have grown: look, and tell the driver. Takes the lock. */
+void virtio_blk_refresh(struct device *dev);
+
+/*
+ * virtio-net, "Network Device". netdev outlives the device, which alone uses it; it has at least
+ * as many pairs.
+ */
+struct virtio_net_params {
+    const char *id;
+    uint8_t mac[6];
+    unsigned queues; /* pairs, 1 to NETDEV_MAX_QUEUES */
+    uint16_t mtu;    /* 0: not offered */
+    struct netdev *netdev;
+    struct loop *loop;       /* the machine's thread runs it; or NULL, and: */
+    struct iothread *thread; /* runs already; outlives the device */
+};
+int virtio_net_create(struct platform *platform, struct device *host,
+                      const struct virtio_net_params *params, struct device **ret_dev,
+                      struct error *err);
+/* Pull the cable, or put it in again; the guest sees the link up when the netdev's is as well. */
+void virtio_net_set_link(struct device *dev, bool up); /* takes the lock */
+/* Have the guest say to its network where it is now (after a move). */
+void virtio_net_announce(struct device *dev); /* takes the lock */
+
+struct virtio_net_stats {
+    uint64_t rx_frames, rx_bytes, tx_frames, tx_bytes; /* headers not counted */
+    uint64_t rx_filtered;                              /* not for this guest, by its own filters */
+    uint64_t rx_dropped; /* longer than the buffers that the guest gave */
+    uint64_t tx_dropped; /* no frame, or the link was down */
+    uint64_t tx_waits;   /* the host was full: sent later, not lost */
+};
+void virtio_net_stats(struct device *dev, struct virtio_net_stats *ret_stats); /* takes the lock */
+
+/* virtio-rng, "Entropy Device": getrandom(2). */
+int virtio_rng_create(struct platform *platform, struct device *host, struct loop *loop,
+                      struct device **ret_dev, struct error *err);
+
+/*
+ * virtio-console, "Console Device": hvc0 on a console of its own. One port. Nothing that the guest
+ * prints is lost while the console is slow.
+ */
+int virtio_console_create(struct platform *platform, struct device *host, struct loop *loop,
+                          struct console *console, struct device **ret_dev, struct error *err);
+/* The terminal has this size now; 0 and 0: not known, as at first. Takes the lock. */
+void virtio_console_resize(struct device *dev, uint16_t columns, uint16_t rows);
+
+#endif
