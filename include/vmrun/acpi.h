@@ -3,7 +3,7 @@
 #define VMRUN_ACPI_H
 
 /*
- * ACPI tables for a small PC: RSDP, XSDT, FADT, FACS, MADT and DSDT.
+ * ACPI tables for a small PC: RSDP, XSDT, FADT, FACS, MADT, MCFG and DSDT.
  * Source: ACPI Specification 6.4, "ACPI Software Programming Model".
  */
 
@@ -14,6 +14,16 @@
 struct acpi_serial {
     uint16_t port, ports; /* first I/O port and how many */
     uint8_t irq;
+};
+
+#define ACPI_PCI_ECAM_BYTES 0x100000u /* configuration space of one bus */
+
+/* A PCI host bridge with one bus: as struct pci_host_params of pci.h has it. */
+struct acpi_pci {
+    uint64_t ecam_base; /* below 4 GiB */
+    uint64_t mmio32_base, mmio32_size;
+    uint64_t mmio64_base, mmio64_size;
+    unsigned intx_gsi[4]; /* of slot 0; slot n pin p has [(n + p) % 4] */
 };
 
 /* What of the board the tables describe; the board function fills it in from its address map. */
@@ -29,6 +39,7 @@ struct acpi_board {
     uint8_t rtc_irq;
     const struct acpi_serial *serials;
     unsigned serial_count;
+    const struct acpi_pci *pci; /* NULL: there is none */
 };
 
 /*

@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "aml.h"
+#include "acpi_pci.h"
 
 #define OEM_ID "VMRUN " /* 6 and 8 characters */
 #define OEM_TABLE_ID "VMRUNPC "
@@ -150,6 +150,8 @@ static uint64_t add_dsdt(struct tables *t, const struct acpi_board *board)
         add_device(&a, name, "PNP0501", i + 1, serial->port, (uint8_t)serial->ports, serial->irq);
     }
     add_device(&a, "RTC", "PNP0B00", 0, board->rtc_port, 2, board->rtc_irq);
+    if (board->pci)
+        acpi_add_pci(&a, board->pci);
     aml_end(&a);
 
     if (a.w.failed)
@@ -291,6 +293,22 @@ static uint64_t add_madt(struct tables *t, const struct acpi_board *board)
     return gpa;
 }
 
+/* Where the configuration space lies in memory: PCI Firmware Specification 3.3, "MCFG Table". */
+static uint64_t add_mcfg(struct tables *t, const struct acpi_pci *pci)
+{
+    struct writer *w = &t->w;
+    uint64_t gpa = begin(t, "MCFG", 1);
+
+    put_zeros(w, 8);
+    put_uint(w, pci->ecam_base, 8);
+    put_uint(w, 0, 2); /* segment group */
+    put_uint(w, 0, 1); /* first and last bus */
+    put_uint(w, 0, 1);
+    put_zeros(w, 4);
+    end(t);
+    return gpa;
+}
+
 static uint64_t add_xsdt(struct tables *t, const uint64_t *tables, unsigned count)
 {
     uint64_t gpa = begin(t, "XSDT", 1);
@@ -324,6 +342,18 @@ static void write_rsdp(struct tables *t, uint64_t xsdt)
     free(w.data);
 }
 
+static int check_pci(const struct acpi_pci *pci, struct error *err)
+{
+    uint64_t end32 = pci->mmio32_base + pci->mmio32_size;
+    uint64_t end64 = pci->mmio64_base + pci->mmio64_size;
+
+    if (pci->ecam_base % ACPI_PCI_ECAM_BYTES || pci->ecam_base > UINT32_MAX - ACPI_PCI_ECAM_BYTES ||
+        end32 <= pci->mmio32_base || end32 > UINT64_C(1) << 32 || end64 <= pci->mmio64_base ||
+        pci->mmio64_base < end32)
+        return error_set(err, EINVAL, "acpi: PCI windows that cannot be");
+    return 0;
+}
+
 static int check_board(const struct acpi_board *board, uint64_t gpa, uint64_t room,
                        struct error *err)
 {
@@ -339,14 +369,15 @@ static int check_board(const struct acpi_board *board, uint64_t gpa, uint64_t ro
         board->lapic_base > UINT32_MAX || board->ioapic_base > UINT32_MAX)
         return error_set(err, EINVAL, "acpi: 0x%llx is no place for the tables",
                          (unsigned long long)gpa);
-    return 0;
+    return board->pci ? check_pci(board->pci, err) : 0;
 }
 
 int acpi_build(const struct acpi_board *board, struct guest_memory *mem, uint64_t gpa,
                uint64_t room, uint64_t *ret_rsdp, struct error *err)
 {
     struct tables t = {.base = gpa};
-    uint64_t listed[2];
+    uint64_t listed[3];
+    unsigned count = 2;
     int r = check_board(board, gpa, room, err);
 
     if (r < 0)
@@ -356,7 +387,9 @@ int acpi_build(const struct acpi_board *board, struct guest_memory *mem, uint64_
     uint64_t dsdt = add_dsdt(&t, board);
     listed[0] = add_fadt(&t, board, facs, dsdt);
     listed[1] = add_madt(&t, board);
-    write_rsdp(&t, add_xsdt(&t, listed, 2));
+    if (board->pci)
+        listed[count++] = add_mcfg(&t, board->pci);
+    write_rsdp(&t, add_xsdt(&t, listed, count));
 
     if (t.w.failed)
         r = error_set(err, ENOMEM, "acpi: out of memory");

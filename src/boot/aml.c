@@ -21,12 +21,25 @@ enum {
     SCOPE_OP = 0x10,
     BUFFER_OP = 0x11,
     PACKAGE_OP = 0x12,
+    METHOD_OP = 0x14,
     EXT_PREFIX = 0x5b,
+    ARG0_OP = 0x68,
+    OR_OP = 0x7d,
+    CREATE_DWORD_FIELD_OP = 0x8a,
+    LNOT_OP = 0x92,
+    LEQUAL_OP = 0x93,
+    IF_OP = 0xa0,
+    RETURN_OP = 0xa4,
     DEVICE_OP = 0x82, /* after EXT_PREFIX */
 };
 
 /* Small resource items: type and length in one byte. */
 enum { ITEM_IRQ = 0x22, ITEM_IO = 0x47, ITEM_END = 0x79 };
+/* Large ones: type, and a length of two bytes follows. */
+enum { ITEM_MEMORY32 = 0x86, ITEM_DWORD = 0x87, ITEM_WORD = 0x88, ITEM_QWORD = 0x8a };
+/* Address space descriptors: type of resource, and what of it is fixed. */
+enum { SPACE_MEMORY = 0, SPACE_IO = 1, SPACE_BUS = 2 };
+enum { MIN_FIXED_MAX_FIXED = 0x0c, IO_ENTIRE_RANGE = 0x03, MEMORY_READ_WRITE = 0x01 };
 
 static void put_name(struct aml *a, const char *name)
 {
@@ -115,6 +128,25 @@ void aml_begin_resources(struct aml *a)
     begin_body(a, true);
 }
 
+void aml_begin_method(struct aml *a, const char *name, uint8_t arguments)
+{
+    const uint8_t serialized = 1 << 3;
+
+    assert(arguments <= 7);
+    put_uint(&a->w, METHOD_OP, 1);
+    begin_body(a, false);
+    put_name(a, name);
+    put_uint(&a->w, arguments | serialized, 1);
+}
+
+void aml_begin_if_not_equal(struct aml *a)
+{
+    put_uint(&a->w, IF_OP, 1);
+    begin_body(a, false);
+    put_uint(&a->w, LNOT_OP, 1);
+    put_uint(&a->w, LEQUAL_OP, 1);
+}
+
 void aml_name(struct aml *a, const char *name)
 {
     put_uint(&a->w, NAME_OP, 1);
@@ -138,6 +170,48 @@ void aml_string(struct aml *a, const char *text)
 {
     put_uint(&a->w, STRING_PREFIX, 1);
     put_bytes(&a->w, text, strlen(text) + 1);
+}
+
+void aml_buffer(struct aml *a, const void *data, uint8_t len)
+{
+    put_uint(&a->w, BUFFER_OP, 1);
+    begin_body(a, false);
+    aml_integer(a, len);
+    put_bytes(&a->w, data, len);
+    aml_end(a);
+}
+
+void aml_argument(struct aml *a, uint8_t n)
+{
+    assert(n < 7);
+    put_uint(&a->w, ARG0_OP + n, 1);
+}
+
+void aml_reference(struct aml *a, const char *name)
+{
+    put_name(a, name);
+}
+
+void aml_dword_field(struct aml *a, uint8_t argument, uint64_t offset, const char *name)
+{
+    put_uint(&a->w, CREATE_DWORD_FIELD_OP, 1);
+    aml_argument(a, argument);
+    aml_integer(a, offset);
+    put_name(a, name);
+}
+
+void aml_or(struct aml *a, const char *target, uint64_t bits)
+{
+    put_uint(&a->w, OR_OP, 1);
+    put_name(a, target);
+    aml_integer(a, bits);
+    put_name(a, target);
+}
+
+void aml_return_argument(struct aml *a, uint8_t n)
+{
+    put_uint(&a->w, RETURN_OP, 1);
+    aml_argument(a, n);
 }
 
 static unsigned hex_digit(char c)
@@ -173,4 +247,45 @@ void aml_resource_irq(struct aml *a, uint8_t irq)
     assert(irq < 16);
     put_uint(&a->w, ITEM_IRQ, 1);
     put_uint(&a->w, UINT64_C(1) << irq, 2);
+}
+
+void aml_resource_memory32(struct aml *a, uint32_t base, uint32_t size)
+{
+    put_uint(&a->w, ITEM_MEMORY32, 1);
+    put_uint(&a->w, 9, 2);
+    put_uint(&a->w, MEMORY_READ_WRITE, 1);
+    put_uint(&a->w, base, 4);
+    put_uint(&a->w, size, 4);
+}
+
+/* "Address Space Resource Descriptors", whose numbers have 2, 4 or 8 bytes. */
+static void put_window(struct aml *a, unsigned type, unsigned flags, unsigned width, uint64_t first,
+                       uint64_t last)
+{
+    assert(first <= last);
+    put_uint(&a->w, width == 2 ? ITEM_WORD : width == 4 ? ITEM_DWORD : ITEM_QWORD, 1);
+    put_uint(&a->w, 3 + 5 * width, 2);
+    put_uint(&a->w, type, 1);
+    put_uint(&a->w, MIN_FIXED_MAX_FIXED, 1); /* and produced, decoded by ranges */
+    put_uint(&a->w, flags, 1);
+    put_uint(&a->w, 0, width); /* granularity */
+    put_uint(&a->w, first, width);
+    put_uint(&a->w, last, width);
+    put_uint(&a->w, 0, width); /* translation */
+    put_uint(&a->w, last - first + 1, width);
+}
+
+void aml_resource_bus_window(struct aml *a, uint8_t first, uint8_t last)
+{
+    put_window(a, SPACE_BUS, 0, 2, first, last);
+}
+
+void aml_resource_io_window(struct aml *a, uint16_t first, uint16_t last)
+{
+    put_window(a, SPACE_IO, IO_ENTIRE_RANGE, 2, first, last);
+}
+
+void aml_resource_memory_window(struct aml *a, uint64_t first, uint64_t last)
+{
+    put_window(a, SPACE_MEMORY, MEMORY_READ_WRITE, last <= UINT32_MAX ? 4 : 8, first, last);
 }

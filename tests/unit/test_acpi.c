@@ -23,6 +23,15 @@
 
 static const struct acpi_serial serials[] = {{0x3f8, 8, 4}, {0x2f8, 8, 3}};
 
+static const struct acpi_pci pci = {
+    .ecam_base = 0xe0000000,
+    .mmio32_base = 0xc0000000,
+    .mmio32_size = 0x20000000,
+    .mmio64_base = UINT64_C(0x800000000),
+    .mmio64_size = UINT64_C(0x800000000),
+    .intx_gsi = {16, 17, 18, 19},
+};
+
 static struct acpi_board board_of(unsigned cpus)
 {
     return (struct acpi_board){
@@ -39,6 +48,7 @@ static struct acpi_board board_of(unsigned cpus)
         .rtc_irq = 8,
         .serials = serials,
         .serial_count = 2,
+        .pci = &pci,
     };
 }
 
@@ -100,7 +110,7 @@ static uint64_t find_table(const struct fixture *f, const char *signature)
 
 static void every_table_is_linked_and_sums_to_zero(void **state)
 {
-    static const char *const names[] = {"FACP", "APIC", "DSDT"};
+    static const char *const names[] = {"FACP", "APIC", "DSDT", "MCFG"};
     struct fixture f;
 
     (void)state;
@@ -109,7 +119,7 @@ static void every_table_is_linked_and_sums_to_zero(void **state)
     assert_memory_equal(guest_memory_at(f.mem, f.rsdp, 8), "RSD PTR ", 8);
     assert_sums_to_zero(&f, f.rsdp, 20);
     assert_sums_to_zero(&f, f.rsdp, 36);
-    for (unsigned i = 0; i < 3; i++) {
+    for (unsigned i = 0; i < 4; i++) {
         uint64_t table = find_table(&f, names[i]);
 
         assert_sums_to_zero(&f, table, number(&f, table + 4, 4));
@@ -171,6 +181,109 @@ static void the_madt_lists_every_processor(void **state)
         assert_int_equal(count_entries(&f, 2), 2);
         guest_memory_destroy(f.mem);
     }
+}
+
+static void the_mcfg_has_the_configuration_space_of_one_bus(void **state)
+{
+    struct fixture f;
+
+    (void)state;
+    build(&f, 1);
+    uint64_t mcfg = find_table(&f, "MCFG");
+    assert_int_equal(number(&f, mcfg + 4, 4), 60);
+    assert_int_equal(number(&f, mcfg + 44, 8), 0xe0000000);
+    assert_int_equal(number(&f, mcfg + 52, 8), 0); /* segment, first and last bus */
+    guest_memory_destroy(f.mem);
+}
+
+/* Where these bytes lie in the DSDT, from `from` on; fails when they do not. */
+static uint64_t find_bytes(const struct fixture *f, uint64_t from, const void *bytes, size_t len)
+{
+    uint64_t dsdt = find_table(f, "DSDT"), size = number(f, dsdt + 4, 4);
+    const uint8_t *start = guest_memory_at(f->mem, dsdt, size);
+    const uint8_t *at = memmem(start + from, size - from, bytes, len);
+
+    assert_non_null(at);
+    return (uint64_t)(at - start);
+}
+
+static void the_bridge_passes_on_what_the_board_says(void **state)
+{
+    /* Types, flags, then granularity, first, last, offset, length: of 2, 4 and 8 bytes. */
+    static const uint8_t ports[] = {0x88, 13, 0, 1, 12, 3, 0, 0, 0, 13, 255, 255, 0, 0, 0, 0xf3};
+    static const uint8_t low[] = {0x87, 23,  0,   0,   12,   1, 0, 0, 0, 0, 0, 0, 0,
+                                  0xc0, 255, 255, 255, 0xdf, 0, 0, 0, 0, 0, 0, 0, 0x20};
+    static const uint8_t high[] = {0x8a, 43, 0, 0, 12, 1, 0, 0, 0,   0,   0,   0,   0, 0,
+                                   0,    0,  0, 0, 8,  0, 0, 0, 255, 255, 255, 255, 15};
+    struct fixture f;
+
+    (void)state;
+    build(&f, 1);
+    find_bytes(&f, find_bytes(&f, find_bytes(&f, 0, ports, sizeof(ports)), low, sizeof(low)), high,
+               sizeof(high));
+    guest_memory_destroy(f.mem);
+}
+
+static void the_routing_table_has_every_pin_of_every_slot(void **state)
+{
+    struct fixture f;
+    uint64_t at = 0;
+
+    (void)state;
+    build(&f, 1);
+    for (unsigned slot = 1; slot < 32; slot++) { /* slot 0's addresses are shorter numbers */
+        for (unsigned pin = 0; pin < 4; pin++) {
+            uint8_t head[] = {4, 0x0c, 0xff, 0xff, (uint8_t)slot, 0};
+            uint8_t tail[] = {0, 0x0a, (uint8_t)(16 + (slot + pin) % 4)};
+            size_t pin_bytes = pin < 2 ? 1 : 2; /* ZeroOp, OneOp, or a prefix and a byte */
+
+            at = find_bytes(&f, at, head, sizeof(head)) + sizeof(head);
+            uint64_t dsdt = find_table(&f, "DSDT");
+            assert_int_equal(number(&f, dsdt + at + pin_bytes - 1, 1), pin);
+            assert_memory_equal(guest_memory_at(f.mem, dsdt + at + pin_bytes, sizeof(tail)), tail,
+                                sizeof(tail));
+        }
+    }
+    guest_memory_destroy(f.mem);
+}
+
+static void a_board_without_pci_says_nothing_of_it(void **state)
+{
+    struct acpi_board board = board_of(1);
+    struct fixture f = {.mem = kernel_memory(2 << 20)};
+    struct error err;
+
+    (void)state;
+    board.pci = NULL;
+    assert_int_equal(acpi_build(&board, f.mem, TABLES, ROOM, &f.rsdp, &err), 0);
+    uint64_t xsdt = number(&f, f.rsdp + 24, 8), dsdt = find_table(&f, "DSDT");
+    uint64_t size = number(&f, dsdt + 4, 4);
+    assert_int_equal(number(&f, xsdt + 4, 4), 36 + 2 * 8);
+    assert_null(memmem(guest_memory_at(f.mem, dsdt, size), size, "PCI0", 4));
+    guest_memory_destroy(f.mem);
+}
+
+static void windows_that_cannot_be_are_refused(void **state)
+{
+    struct acpi_pci bad[] = {pci, pci, pci, pci, pci, pci};
+    struct guest_memory *mem = kernel_memory(2 << 20);
+    uint64_t rsdp;
+    struct error err;
+
+    (void)state;
+    bad[0].ecam_base += 0x1000;
+    bad[1].ecam_base = UINT64_C(1) << 32;
+    bad[2].mmio32_size = 0;
+    bad[3].mmio32_size = 0x40000001;
+    bad[4].mmio64_base = 0xd0000000;
+    bad[5].mmio64_size = UINT64_MAX;
+    for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        struct acpi_board board = board_of(1);
+
+        board.pci = &bad[i];
+        assert_int_equal(acpi_build(&board, mem, TABLES, ROOM, &rsdp, &err), -EINVAL);
+    }
+    guest_memory_destroy(mem);
 }
 
 static void too_little_room_is_refused_and_nothing_is_written(void **state)
@@ -241,7 +354,7 @@ static void assert_log_is_clean(const char *table, unsigned cpus)
 
 static void iasl_takes_every_table_apart_and_puts_it_together_again(void **state)
 {
-    static const char *const names[] = {"FACP", "APIC", "DSDT", "FACS"};
+    static const char *const names[] = {"FACP", "APIC", "DSDT", "FACS", "MCFG"};
     static const unsigned cpus[] = {1, 2, 8, 255};
 
     (void)state;
@@ -273,6 +386,11 @@ int main(void)
         cmocka_unit_test(every_table_is_linked_and_sums_to_zero),
         cmocka_unit_test(the_fadt_describes_the_board),
         cmocka_unit_test(the_madt_lists_every_processor),
+        cmocka_unit_test(the_mcfg_has_the_configuration_space_of_one_bus),
+        cmocka_unit_test(the_bridge_passes_on_what_the_board_says),
+        cmocka_unit_test(the_routing_table_has_every_pin_of_every_slot),
+        cmocka_unit_test(a_board_without_pci_says_nothing_of_it),
+        cmocka_unit_test(windows_that_cannot_be_are_refused),
         cmocka_unit_test(too_little_room_is_refused_and_nothing_is_written),
         cmocka_unit_test(a_board_that_the_tables_cannot_say_is_refused),
         cmocka_unit_test(iasl_takes_every_table_apart_and_puts_it_together_again),
