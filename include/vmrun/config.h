@@ -30,9 +30,36 @@ enum config_pages { CONFIG_PAGES_NORMAL, CONFIG_PAGES_TRANSPARENT, CONFIG_PAGES_
 enum config_unpack { CONFIG_UNPACK_AUTO, CONFIG_UNPACK_ALWAYS, CONFIG_UNPACK_GUEST };
 enum config_reboot { CONFIG_REBOOT_RESTART, CONFIG_REBOOT_EXIT };
 
+enum config_cache { CONFIG_CACHE_NONE, CONFIG_CACHE_WRITEBACK };
+
 struct config_serial {
     uint64_t kind; /* enum config_console, of "stdio", "pty", "none" or "file:PATH" */
     char *path;    /* CONFIG_CONSOLE_FILE; else NULL */
+};
+
+#define CONFIG_MAX_DISKS 16
+
+struct config_disk {
+    char *id;        /* as a name, at most 20 bytes; once in the machine */
+    char *path;      /* never NULL */
+    char *serial;    /* at most 20 bytes; NULL: the id */
+    uint64_t cache;  /* enum config_cache */
+    uint64_t queues; /* 0: one for each CPU */
+    bool readonly;
+};
+
+#define CONFIG_MAX_NETS 8
+
+enum config_net_backend { CONFIG_NET_TAP };
+
+struct config_net {
+    char *id;         /* as a name, at most 11 bytes; once in the machine */
+    uint64_t backend; /* enum config_net_backend */
+    char *ifname;     /* never NULL */
+    char *bridge;     /* NULL: none */
+    char *mac;       /* as text_parse_mac() takes it; NULL: made of the machine's name and the id */
+    uint64_t queues; /* pairs */
+    uint64_t mtu;    /* 0: as it is */
 };
 
 /*
@@ -56,15 +83,21 @@ struct vm_config {
         uint64_t backing; /* enum config_backing */
         uint64_t pages;   /* enum config_pages */
     } memory_options;
-    struct config_serial serial; /* "console.serial" */
-    uint64_t reboot;             /* enum config_reboot: "on_reboot" */
+    struct config_serial serial;         /* "console.serial" */
+    struct config_serial virtio_console; /* "console.virtio"; none: there is no such device */
+    struct config_disk disks[CONFIG_MAX_DISKS];
+    uint64_t disk_count;
+    struct config_net nets[CONFIG_MAX_NETS];
+    uint64_t net_count;
+    bool rng;
+    uint64_t reboot; /* enum config_reboot: "on_reboot" */
     bool debug_exit;
 };
 
 /*
  * The defaults: 1 CPU of the host's model, 256 MiB of anonymous memory with
  * transparent huge pages, the command line "console=ttyS0", the serial port on
- * stdio, restart on reboot, no debug exit; no name, kernel or initrd. When
+ * stdio, entropy, restart on reboot, no debug exit; no name, kernel, initrd, disk or net. When
  * memory for the command line runs out it is NULL, and config_validate() says so.
  */
 void config_init(struct vm_config *config);
@@ -75,7 +108,8 @@ void config_fini(struct vm_config *config);
 /*
  * Read a file over what config holds; paths in it are relative to its folder.
  * When it fails, config holds the defaults, the old or the new value for each
- * key, and only config_fini() is left to do. The message is one line:
+ * key, and only config_fini() is left to do. An array in the file takes the place
+ * of the one that was there. The message is one line:
  *   "FILE: what"               the file itself: -ENOENT, -EACCES, -EISDIR … of open(2) and
  *                              read(2); -EFBIG over 1 MiB; -EINVAL empty, or not an object
  *   "FILE:LINE:COLUMN: what"   no JSON, a key there twice, not UTF-8: -EINVAL
@@ -87,9 +121,10 @@ int config_load(struct vm_config *config, const char *path, struct error *err);
 /*
  * Set one value by its JSON path ("memory", "boot.kernel", "console.serial"), as
  * a flag or --set does; text is parsed by the type in the table, paths are
- * relative to the working folder. `where` is all that is put before errors, so
- * it names the flag ("--memory"), or with --set also the path ("--set memory").
- * Leaves config as it was on failure. Errors: -EINVAL, -ENOMEM.
+ * relative to the working folder. The path of an array ("disks") adds an item to
+ * it, as in "root.img,readonly,serial=S"; "disks[0].path" sets one of it. `where` is all that is
+ * put before errors, so it names the flag ("--memory"), or with --set also the path ("--set
+ * memory"). Leaves config as it was on failure. Errors: -EINVAL, -ENOMEM.
  */
 int config_set(struct vm_config *config, const char *where, const char *path, const char *text,
                struct error *err);

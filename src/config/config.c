@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "array.h"
 #include "quote.h"
 #include "tables.h"
 #include "value.h"
@@ -21,7 +22,7 @@ static void init_object(const struct config_object *object, struct vm_config *co
     for (const struct config_key *key = object->keys; key->name; key++) {
         struct error err;
 
-        if (key->object) {
+        if (key->type == CONFIG_TYPE_OBJECT) {
             init_object(key->object, config);
         } else if (key->start) {
             int r = config_value_parse(key, config, NULL, key->start, &err);
@@ -40,8 +41,10 @@ void config_init(struct vm_config *config)
 static void clear_object(const struct config_object *object, struct vm_config *config)
 {
     for (const struct config_key *key = object->keys; key->name; key++) {
-        if (key->object)
+        if (key->type == CONFIG_TYPE_OBJECT)
             clear_object(key->object, config);
+        else if (key->type == CONFIG_TYPE_ARRAY)
+            config_array_clear(key, config);
         else
             config_value_clear(key, config);
     }
@@ -66,7 +69,7 @@ static void collect_paths(const struct config_object *object, const char *prefix
         char path[PATH_SIZE];
 
         snprintf(path, sizeof(path), "%s%s%s", prefix, prefix[0] ? "." : "", key->name);
-        if (key->object) {
+        if (key->type == CONFIG_TYPE_OBJECT) {
             collect_paths(key->object, path, list);
             continue;
         }
@@ -102,19 +105,107 @@ static int refuse_path(const char *path, struct error *err)
 int config_set(struct vm_config *config, const char *where, const char *path, const char *text,
                struct error *err)
 {
-    const struct config_key *key = config_key_find(path);
+    void *base = config;
+    const struct config_key *key = config_key_find(path, config, &base);
     char list[200];
     int r;
 
     if (!key) {
         r = refuse_path(path, err);
-    } else if (key->object) {
+    } else if (key->type == CONFIG_TYPE_ARRAY) {
+        r = config_array_parse(key, config, text, err);
+    } else if (key->type == CONFIG_TYPE_OBJECT) {
         config_object_list(key->object, list, sizeof(list));
         r = error_set(err, EINVAL, "\"%s\" is an object; set one of its keys: %s", path, list);
     } else {
-        r = config_value_parse(key, config, NULL, text, err);
+        r = config_value_parse(key, base, NULL, text, err);
     }
     return r < 0 ? error_prefix(err, "%s", where) : 0;
+}
+
+/* Two disks on one image, or a console that would write over one. */
+static int check_disks(const struct vm_config *config, struct error *err)
+{
+    const char *output = config->serial.path;
+    char quoted[QUOTE_SIZE];
+
+    for (size_t i = 0; i < config->disk_count; i++) {
+        const struct config_disk *disk = &config->disks[i];
+
+        if (output && strcmp(output, disk->path) == 0)
+            return error_set(err, EINVAL,
+                             "console.serial: %s is the image of disks[%zu]; name another file",
+                             config_quote(output, quoted), i);
+        for (size_t j = 0; j < i; j++) {
+            const struct config_disk *other = &config->disks[j];
+
+            if (strcmp(disk->path, other->path) == 0 && !(disk->readonly && other->readonly))
+                return error_set(err, EINVAL,
+                                 "disks[%zu].path: %s is the image of disks[%zu] already; two "
+                                 "disks share one only when both are readonly",
+                                 i, config_quote(disk->path, quoted), j);
+        }
+    }
+    return 0;
+}
+
+/* Two cards on one tap, or with one address. */
+static int check_nets(const struct vm_config *config, struct error *err)
+{
+    for (size_t i = 0; i < config->net_count; i++) {
+        const struct config_net *net = &config->nets[i];
+
+        for (size_t j = 0; j < i; j++) {
+            const struct config_net *other = &config->nets[j];
+
+            if (strcmp(net->ifname, other->ifname) == 0)
+                return error_set(err, EINVAL, "nets[%zu].ifname: \"%s\" is the tap of nets[%zu]", i,
+                                 net->ifname, j);
+            if (net->mac && other->mac && strcasecmp(net->mac, other->mac) == 0)
+                return error_set(err, EINVAL, "nets[%zu].mac: \"%s\" is the address of nets[%zu]",
+                                 i, net->mac, j);
+        }
+    }
+    return 0;
+}
+
+/* Both consoles on one terminal, or in one file, or over something that is read. */
+static int check_virtio_console(const struct vm_config *config, struct error *err)
+{
+    const struct config_serial *virtio = &config->virtio_console;
+    const char *what = NULL;
+    char quoted[QUOTE_SIZE];
+
+    if (virtio->kind == CONFIG_CONSOLE_STDIO && config->serial.kind == CONFIG_CONSOLE_STDIO)
+        return error_set(err, EINVAL,
+                         "console.virtio: the terminal is the serial port's; set console.serial to "
+                         "another, such as \"none\"");
+    if (!virtio->path)
+        return 0;
+    if (config->serial.path && strcmp(virtio->path, config->serial.path) == 0)
+        what = "where the serial port writes";
+    else if (strcmp(virtio->path, config->boot.kernel) == 0)
+        what = "the kernel";
+    else if (config->boot.initrd && strcmp(virtio->path, config->boot.initrd) == 0)
+        what = "the initrd";
+    for (size_t i = 0; !what && i < config->disk_count; i++)
+        if (strcmp(virtio->path, config->disks[i].path) == 0)
+            what = "a disk's image";
+    return what ? error_set(err, EINVAL, "console.virtio: %s is %s; name another file",
+                            config_quote(virtio->path, quoted), what)
+                : 0;
+}
+
+static int check_arrays(const struct vm_config *config, struct error *err)
+{
+    int r = 0;
+
+    for (const struct config_key *key = config_root.keys; r == 0 && key->name; key++)
+        if (key->type == CONFIG_TYPE_ARRAY)
+            r = config_array_check_ids(key, config, err);
+    if (r == 0)
+        r = check_disks(config, err);
+    return r < 0 ? r : check_nets(config, err);
 }
 
 int config_validate(const struct vm_config *config, struct error *err)
@@ -139,5 +230,5 @@ int config_validate(const struct vm_config *config, struct error *err)
     if (output && config->boot.initrd && strcmp(output, config->boot.initrd) == 0)
         return error_set(err, EINVAL, "console.serial: %s is the initrd; name another file",
                          config_quote(output, quoted));
-    return 0;
+    return check_arrays(config, err) < 0 ? -err->code : check_virtio_console(config, err);
 }

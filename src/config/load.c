@@ -13,6 +13,7 @@
 
 #include <jansson.h>
 
+#include "array.h"
 #include "quote.h"
 #include "tables.h"
 #include "value.h"
@@ -176,7 +177,42 @@ static const char *show_key(const char *name, char buf[QUOTE_SIZE])
     return plain ? config_escape(name, buf) : config_quote(name, buf);
 }
 
-static int load_object(const struct load *load, const struct config_object *object,
+static int load_object(const struct load *load, const struct config_object *object, void *base,
+                       const char *prefix, json_t *json, struct error *err);
+
+/* An array of objects takes the place of what was there. path: its own. */
+static int load_array(const struct load *load, const struct config_key *array, const char *path,
+                      json_t *json, struct error *err)
+{
+    const struct config_key an_item = {.type = CONFIG_TYPE_OBJECT, .object = array->object};
+    size_t index;
+    json_t *value;
+    void *item;
+
+    config_array_clear(array, load->config);
+    json_array_foreach(json, index, value)
+    {
+        char item_path[280];
+        int r;
+
+        snprintf(item_path, sizeof(item_path), "%s[%zu]", path, index);
+        r = config_array_add(array, load->config, &item, err);
+        if (r == 0 && !json_is_object(value))
+            r = config_value_load(&an_item, item, load->folder, value, err);
+        if (r < 0)
+            return error_prefix(err, "%s: %s", load->file, item_path);
+        r = load_object(load, array->object, item, item_path, value, err);
+        if (r < 0)
+            return r;
+        r = config_array_finish(array, load->config, item, err);
+        if (r < 0)
+            return error_prefix(err, "%s: %s", load->file, item_path);
+    }
+    return 0;
+}
+
+/* base: what the offsets of the object's keys count from. */
+static int load_object(const struct load *load, const struct config_object *object, void *base,
                        const char *prefix, json_t *json, struct error *err)
 {
     const char *name;
@@ -189,8 +225,14 @@ static int load_object(const struct load *load, const struct config_object *obje
         int r;
 
         snprintf(path, sizeof(path), "%s%s%s", prefix, prefix[0] ? "." : "", show_key(name, shown));
-        if (key && key->object && json_is_object(value)) {
-            r = load_object(load, key->object, path, value, err);
+        if (key && key->type == CONFIG_TYPE_OBJECT && json_is_object(value)) {
+            r = load_object(load, key->object, base, path, value, err);
+            if (r < 0)
+                return r;
+            continue;
+        }
+        if (key && key->type == CONFIG_TYPE_ARRAY && json_is_array(value)) {
+            r = load_array(load, key, path, value, err);
             if (r < 0)
                 return r;
             continue;
@@ -198,7 +240,7 @@ static int load_object(const struct load *load, const struct config_object *obje
         if (!key)
             r = refuse_key(object, name, err);
         else
-            r = config_value_load(key, load->config, load->folder, value, err);
+            r = config_value_load(key, base, load->folder, value, err);
         if (r < 0)
             return error_prefix(err, "%s: %s", load->file, path);
     }
@@ -217,7 +259,7 @@ static int load_text(const struct load *load, const char *text, size_t len, stru
     if (!root)
         return refuse_syntax(load->file, &cause, err);
     if (json_is_object(root))
-        r = load_object(load, &config_root, "", root, err);
+        r = load_object(load, &config_root, load->config, "", root, err);
     else
         r = error_set(err, EINVAL, "%s: not a JSON object; a machine is {...}", load->file);
     json_decref(root);

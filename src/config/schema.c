@@ -11,6 +11,7 @@
 
 #include <jansson.h>
 
+#include "array.h"
 #include "print.h"
 #include "tables.h"
 #include "value.h"
@@ -62,8 +63,12 @@ static json_t *describe_value(const struct config_key *key)
 
     switch (key->type) {
     case CONFIG_TYPE_NAME:
+    case CONFIG_TYPE_ID:
         return json_pack("{s:s, s:s, s:o}", "description", text, "type", "string", "pattern",
                          json_sprintf("^[A-Za-z0-9_][A-Za-z0-9._-]{0,%lld}$", (long long)max - 1));
+    case CONFIG_TYPE_MAC:
+        return json_pack("{s:s, s:s, s:s}", "description", text, "type", "string", "pattern",
+                         "^[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}$");
     case CONFIG_TYPE_TEXT:
         return json_pack("{s:s, s:s, s:s, s:I}", "description", text, "type", "string", "pattern",
                          "^" PRINTABLE "*$", "maxLength", max);
@@ -83,14 +88,47 @@ static json_t *describe_value(const struct config_key *key)
     case CONFIG_TYPE_CONSOLE:
         return json_pack("{s:s, s:s, s:o}", "description", text, "type", "string", "pattern",
                          console_pattern(key));
-    case CONFIG_TYPE_OBJECT: break;
+    case CONFIG_TYPE_OBJECT:
+    case CONFIG_TYPE_ARRAY: break;
     }
     assert(!"an object is described by its keys");
     return NULL;
 }
 
-/* The properties of one object; NULL when memory runs out. */
-static json_t *describe_keys(const struct config_object *object, const struct vm_config *start)
+static json_t *describe_keys(const struct config_object *object, const void *start);
+
+static json_t *required_keys(const struct config_object *object)
+{
+    json_t *list = json_array();
+
+    for (const struct config_key *key = object->keys; list && key->name; key++) {
+        if (key->required && json_array_append_new(list, json_string(key->name)) < 0) {
+            json_decref(list);
+            list = NULL;
+        }
+    }
+    return list;
+}
+
+/* NULL when memory runs out. */
+static json_t *describe_array(const struct config_key *array)
+{
+    struct vm_config start = {0};
+    struct error ignored;
+    void *item;
+
+    if (config_array_add(array, &start, &item, &ignored) < 0)
+        return NULL;
+    json_t *items = json_pack("{s:s, s:s, s:o, s:o, s:b}", "title", array->object->title, "type",
+                              "object", "properties", describe_keys(array->object, item),
+                              "required", required_keys(array->object), "additionalProperties", 0);
+    config_array_clear(array, &start);
+    return json_pack("{s:s, s:s, s:I, s:o}", "description", array->description, "type", "array",
+                     "maxItems", (json_int_t)array->max, "items", items);
+}
+
+/* The properties of one object; NULL when memory runs out. start: its defaults. */
+static json_t *describe_keys(const struct config_object *object, const void *start)
 {
     json_t *properties = json_object();
 
@@ -99,7 +137,9 @@ static json_t *describe_keys(const struct config_object *object, const struct vm
         json_t *value, *initial = NULL;
         int r = 0;
 
-        if (key->object) {
+        if (key->type == CONFIG_TYPE_ARRAY) {
+            value = describe_array(key);
+        } else if (key->type == CONFIG_TYPE_OBJECT) {
             value = json_pack("{s:s, s:s, s:s, s:o, s:b}", "title", key->object->title,
                               "description", key->description, "type", "object", "properties",
                               describe_keys(key->object, start), "additionalProperties", 0);

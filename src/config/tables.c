@@ -9,12 +9,22 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "array.h"
+#include "vmrun/text.h"
+
 #define MIB (UINT64_C(1) << 20)
 #define TIB (UINT64_C(1) << 40)
 
-#define MEMBER(member) (((struct vm_config *)0)->member)
-#define OFFSET(ctype, member) \
-    .offset = offsetof(struct vm_config, member) + 0 * sizeof(&MEMBER(member) == (ctype *)0)
+#define OFFSET_IN(type, ctype, member) \
+    .offset = offsetof(type, member) + 0 * sizeof(&((type *)0)->member == (ctype *)0)
+#define OFFSET(ctype, member) OFFSET_IN(struct vm_config, ctype, member)
+#define ITEMS(type, member, counter, ...) \
+    OFFSET_IN(struct vm_config, type, member[0]), \
+        .max = sizeof(((struct vm_config *)0)->member) / sizeof(type), \
+        .items = {.size = sizeof(type), \
+                  .count_offset = offsetof(struct vm_config, counter) + \
+                                  0 * sizeof(&((struct vm_config *)0)->counter == (uint64_t *)0), \
+                  __VA_ARGS__}
 
 static const char *const unpack_choices[] = {
     [CONFIG_UNPACK_AUTO] = "auto",
@@ -46,6 +56,17 @@ static const char *const pages_choices[] = {
 static const char *const reboot_choices[] = {
     [CONFIG_REBOOT_RESTART] = "restart",
     [CONFIG_REBOOT_EXIT] = "exit",
+    NULL,
+};
+
+static const char *const cache_choices[] = {
+    [CONFIG_CACHE_NONE] = "none",
+    [CONFIG_CACHE_WRITEBACK] = "writeback",
+    NULL,
+};
+
+static const char *const backend_choices[] = {
+    [CONFIG_NET_TAP] = "tap",
     NULL,
 };
 
@@ -154,12 +175,140 @@ static const struct config_key console_keys[] = {
         .description = "Where the first serial port leads: the terminal of vmrun, a "
                        "pseudo-terminal, a file (output only), or nowhere.",
     },
+    {
+        .name = "virtio",
+        .type = CONFIG_TYPE_CONSOLE,
+        OFFSET(struct config_serial, virtio_console),
+        .max = 4095,
+        .choices = serial_choices,
+        .start = "none",
+        .description = "Where the guest's hvc0 leads, likewise; none: it has no such console.",
+    },
     {0},
 };
 
 static const struct config_object console = {
     .title = "Console",
     .keys = console_keys,
+};
+
+static const struct config_key disk_keys[] = {
+    {
+        .name = "id",
+        .type = CONFIG_TYPE_ID,
+        OFFSET_IN(struct config_disk, char *, id),
+        .max = 20,
+        .description = "What the disk is called in messages and statistics.",
+    },
+    {
+        .name = "path",
+        .type = CONFIG_TYPE_PATH,
+        OFFSET_IN(struct config_disk, char *, path),
+        .max = 4095,
+        .required = true,
+        .description = "The raw image, or a block device of the host.",
+    },
+    {
+        .name = "readonly",
+        .type = CONFIG_TYPE_BOOL,
+        OFFSET_IN(struct config_disk, bool, readonly),
+        .start = "false",
+        .description = "Whether the guest may only read it.",
+    },
+    {
+        .name = "cache",
+        .type = CONFIG_TYPE_CHOICE,
+        OFFSET_IN(struct config_disk, uint64_t, cache),
+        .choices = cache_choices,
+        .start = "none",
+        .description = "Whether the host's page cache stands between the guest and the image.",
+    },
+    {
+        .name = "queues",
+        .type = CONFIG_TYPE_UINT,
+        OFFSET_IN(struct config_disk, uint64_t, queues),
+        .min = 1,
+        .max = 32,
+        .description = "How many request queues the disk has; without it, one for each CPU.",
+    },
+    {
+        .name = "serial",
+        .type = CONFIG_TYPE_TEXT,
+        OFFSET_IN(struct config_disk, char *, serial),
+        .max = 20,
+        .description = "The serial number that the guest reads; without it, the id.",
+    },
+    {0},
+};
+
+static const struct config_object disk = {
+    .title = "Disk",
+    .keys = disk_keys,
+};
+
+static const struct config_key net_keys[] = {
+    {
+        .name = "id",
+        .type = CONFIG_TYPE_ID,
+        OFFSET_IN(struct config_net, char *, id),
+        .max = 11,
+        .description = "What the network card is called in messages and statistics.",
+    },
+    {
+        .name = "backend",
+        .type = CONFIG_TYPE_CHOICE,
+        OFFSET_IN(struct config_net, uint64_t, backend),
+        .choices = backend_choices,
+        .start = "tap",
+        .description = "What it is connected to: a tap interface of the host.",
+    },
+    {
+        .name = "ifname",
+        .type = CONFIG_TYPE_NAME,
+        OFFSET_IN(struct config_net, char *, ifname),
+        .max = 15,
+        .required = true,
+        .description = "The tap interface. One that does not exist is made, which needs root, and "
+                       "goes with the machine.",
+    },
+    {
+        .name = "bridge",
+        .type = CONFIG_TYPE_NAME,
+        OFFSET_IN(struct config_net, char *, bridge),
+        .max = 15,
+        .description = "The bridge of the host that the tap is attached to.",
+    },
+    {
+        .name = "mac",
+        .type = CONFIG_TYPE_MAC,
+        OFFSET_IN(struct config_net, char *, mac),
+        .max = 17,
+        .description = "The card's address; without it, one made of the machine's name and the id.",
+    },
+    {
+        .name = "queues",
+        .type = CONFIG_TYPE_UINT,
+        OFFSET_IN(struct config_net, uint64_t, queues),
+        .min = 1,
+        .max = 16,
+        .start = "1",
+        .description = "How many pairs of queues the card has.",
+    },
+    {
+        .name = "mtu",
+        .type = CONFIG_TYPE_UINT,
+        OFFSET_IN(struct config_net, uint64_t, mtu),
+        .min = 68,
+        .max = 65521,
+        .description = "The longest packet, told to the guest and set on the tap; without it, what "
+                       "the tap has.",
+    },
+    {0},
+};
+
+static const struct config_object net = {
+    .title = "Network card",
+    .keys = net_keys,
 };
 
 static const struct config_key root_keys[] = {
@@ -214,6 +363,28 @@ static const struct config_key root_keys[] = {
         .description = "What the guest prints to.",
     },
     {
+        .name = "disks",
+        .type = CONFIG_TYPE_ARRAY,
+        .object = &disk,
+        ITEMS(struct config_disk, disks, disk_count, .word = "disk", .first = "path"),
+        .description = "The guest's disks, in the order in which it finds them.",
+    },
+    {
+        .name = "nets",
+        .type = CONFIG_TYPE_ARRAY,
+        .object = &net,
+        ITEMS(struct config_net, nets, net_count, .word = "net", .first = "backend",
+              .of_first = "ifname"),
+        .description = "The guest's network cards, in the order in which it finds them.",
+    },
+    {
+        .name = "rng",
+        .type = CONFIG_TYPE_BOOL,
+        OFFSET(bool, rng),
+        .start = "true",
+        .description = "Whether the guest has a source of entropy.",
+    },
+    {
         .name = "on_reboot",
         .type = CONFIG_TYPE_CHOICE,
         OFFSET(uint64_t, reboot),
@@ -253,18 +424,46 @@ const struct config_key *config_object_find(const struct config_object *object, 
     return find(object, name, strlen(name));
 }
 
-const struct config_key *config_key_find(const char *path)
+/* "[1]" behind an array's name: its length and the item, or 0 when there is no such item. */
+static size_t find_item(const struct config_key *key, const char *text, struct vm_config *config,
+                        void **ret_item)
+{
+    char digits[4];
+    size_t len = text[0] == '[' ? strspn(text + 1, "0123456789") : 0;
+    uint64_t index;
+
+    if (len == 0 || len >= sizeof(digits) || text[1 + len] != ']')
+        return 0;
+    snprintf(digits, sizeof(digits), "%.*s", (int)len, text + 1);
+    if (text_parse_uint(digits, 999, &index) < 0 || index >= *config_array_count(key, config))
+        return 0;
+    *ret_item = config_array_item(key, config, (size_t)index);
+    return len + 2;
+}
+
+const struct config_key *config_key_find(const char *path, struct vm_config *config,
+                                         void **ret_base)
 {
     const struct config_object *object = &config_root;
+    void *base = config;
 
     while (object) {
-        size_t len = strcspn(path, ".");
+        size_t len = strcspn(path, ".[");
         const struct config_key *key = find(object, path, len);
 
-        if (!key || !path[len])
+        if (!key)
+            return NULL;
+        path += len;
+        if (!*path) {
+            *ret_base = base;
             return key;
+        }
+        if (key->type == CONFIG_TYPE_ARRAY)
+            path += find_item(key, path, config, &base);
+        if (*path != '.' || (key->type == CONFIG_TYPE_ARRAY && base == config))
+            return NULL;
         object = key->object;
-        path += len + 1;
+        path++;
     }
     return NULL;
 }

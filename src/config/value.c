@@ -16,9 +16,9 @@
 
 #define FILE_PREFIX "file:"
 
-static void *member(const struct config_key *key, const struct vm_config *config)
+static void *member(const struct config_key *key, const void *base)
 {
-    return (char *)config + key->offset;
+    return (char *)base + key->offset;
 }
 
 static char *join(const char *folder, const char *path)
@@ -89,6 +89,19 @@ static int check_name(const struct config_key *key, const char *text, struct err
                          "%s is not a name: 1 to %llu of A-Z a-z 0-9 . _ - that do not start with "
                          ". or -",
                          config_quote(text, quoted), (unsigned long long)key->max);
+    return 0;
+}
+
+static int check_mac(const char *text, struct error *err)
+{
+    char quoted[QUOTE_SIZE];
+    uint8_t mac[6];
+
+    if (text_parse_mac(text, mac) < 0)
+        return error_set(err, EINVAL,
+                         "%s is not a card's address: six bytes as in \"52:54:00:12:34:56\", the "
+                         "first one even",
+                         config_quote(text, quoted));
     return 0;
 }
 
@@ -212,15 +225,19 @@ static int parse_bool(bool *at, const char *text, struct error *err)
     return 0;
 }
 
-int config_value_parse(const struct config_key *key, struct vm_config *config, const char *folder,
+int config_value_parse(const struct config_key *key, void *base, const char *folder,
                        const char *text, struct error *err)
 {
-    void *at = member(key, config);
+    void *at = member(key, base);
     int r;
 
     switch (key->type) {
     case CONFIG_TYPE_NAME:
+    case CONFIG_TYPE_ID:
         r = check_name(key, text, err);
+        return r < 0 ? r : set_string(key, at, strdup(text), err);
+    case CONFIG_TYPE_MAC:
+        r = check_mac(text, err);
         return r < 0 ? r : set_string(key, at, strdup(text), err);
     case CONFIG_TYPE_TEXT: return set_string(key, at, strdup(text), err);
     case CONFIG_TYPE_PATH: return parse_path(key, at, folder, text, err);
@@ -230,7 +247,8 @@ int config_value_parse(const struct config_key *key, struct vm_config *config, c
         return find_choice(key, text, at) < 0 ? refuse_choice(key, text, err) : 0;
     case CONFIG_TYPE_BOOL: return parse_bool(at, text, err);
     case CONFIG_TYPE_CONSOLE: return parse_console(key, at, folder, text, err);
-    case CONFIG_TYPE_OBJECT: break;
+    case CONFIG_TYPE_OBJECT:
+    case CONFIG_TYPE_ARRAY: break;
     }
     assert(!"an object has no text");
     return -EINVAL;
@@ -243,8 +261,11 @@ static void describe_expected(const struct config_key *key, char *buf, size_t le
 
     switch (key->type) {
     case CONFIG_TYPE_OBJECT: snprintf(buf, len, "an object"); break;
+    case CONFIG_TYPE_ARRAY: snprintf(buf, len, "an array of objects"); break;
     case CONFIG_TYPE_NAME:
+    case CONFIG_TYPE_ID:
     case CONFIG_TYPE_TEXT:
+    case CONFIG_TYPE_MAC:
     case CONFIG_TYPE_PATH: snprintf(buf, len, "a string"); break;
     case CONFIG_TYPE_UINT:
         snprintf(buf, len, "a whole number from %llu to %llu", (unsigned long long)key->min,
@@ -329,17 +350,17 @@ static int refuse_string(const struct config_key *key, const json_t *json, struc
     return r;
 }
 
-int config_value_load(const struct config_key *key, struct vm_config *config, const char *folder,
+int config_value_load(const struct config_key *key, void *base, const char *folder,
                       const json_t *json, struct error *err)
 {
     bool is_text = key->type != CONFIG_TYPE_UINT && key->type != CONFIG_TYPE_BOOL && !key->object;
 
     if (json_is_string(json) && is_text)
-        return config_value_parse(key, config, folder, json_string_value(json), err);
+        return config_value_parse(key, base, folder, json_string_value(json), err);
     if (json_is_string(json))
         return refuse_string(key, json, err);
     if (key->type == CONFIG_TYPE_BOOL && json_is_boolean(json)) {
-        *(bool *)member(key, config) = json_is_true(json);
+        *(bool *)member(key, base) = json_is_true(json);
         return 0;
     }
     if (json_is_integer(json) && key->type == CONFIG_TYPE_SIZE)
@@ -351,7 +372,7 @@ int config_value_load(const struct config_key *key, struct vm_config *config, co
         snprintf(text, sizeof(text), "%lld", (long long)value);
         if (value < 0 || (uint64_t)value < key->min || (uint64_t)value > key->max)
             return refuse_range(key, text, err);
-        *(uint64_t *)member(key, config) = (uint64_t)value;
+        *(uint64_t *)member(key, base) = (uint64_t)value;
         return 0;
     }
     return refuse_type(key, json, err);
@@ -388,19 +409,26 @@ static int save_text(const char *prefix, const char *folder, const char *text, j
     return r;
 }
 
-int config_value_save(const struct config_key *key, const struct vm_config *config,
-                      const char *folder, json_t **ret_json, struct error *err)
+int config_value_save(const struct config_key *key, const void *base, const char *folder,
+                      json_t **ret_json, struct error *err)
 {
-    const void *at = member(key, config);
+    const void *at = member(key, base);
     const struct config_serial *serial = at;
     const uint64_t *number = at;
     char size[24];
 
     switch (key->type) {
     case CONFIG_TYPE_NAME:
+    case CONFIG_TYPE_ID:
+    case CONFIG_TYPE_MAC:
     case CONFIG_TYPE_TEXT: return save_text("", NULL, *(char *const *)at, ret_json, err);
     case CONFIG_TYPE_PATH: return save_text("", folder, *(char *const *)at, ret_json, err);
-    case CONFIG_TYPE_UINT: return keep(json_integer((json_int_t)*number), ret_json, err);
+    case CONFIG_TYPE_UINT:
+        if (!key->start && *number == 0) {
+            *ret_json = NULL;
+            return 0;
+        }
+        return keep(json_integer((json_int_t)*number), ret_json, err);
     case CONFIG_TYPE_BOOL: return keep(json_boolean(*(const bool *)at), ret_json, err);
     case CONFIG_TYPE_SIZE:
         text_format_size(*number, size, sizeof(size));
@@ -410,21 +438,23 @@ int config_value_save(const struct config_key *key, const struct vm_config *conf
         if (serial->kind == CONFIG_CONSOLE_FILE)
             return save_text(FILE_PREFIX, folder, serial->path, ret_json, err);
         return save_text("", NULL, key->choices[serial->kind], ret_json, err);
-    case CONFIG_TYPE_OBJECT: break;
+    case CONFIG_TYPE_OBJECT:
+    case CONFIG_TYPE_ARRAY: break;
     }
     assert(!"an object is saved by its keys");
     return -EINVAL;
 }
 
-void config_value_clear(const struct config_key *key, struct vm_config *config)
+void config_value_clear(const struct config_key *key, void *base)
 {
     char **owned = NULL;
 
-    if (key->type == CONFIG_TYPE_NAME || key->type == CONFIG_TYPE_TEXT ||
+    if (key->type == CONFIG_TYPE_NAME || key->type == CONFIG_TYPE_ID ||
+        key->type == CONFIG_TYPE_MAC || key->type == CONFIG_TYPE_TEXT ||
         key->type == CONFIG_TYPE_PATH)
-        owned = member(key, config);
+        owned = member(key, base);
     else if (key->type == CONFIG_TYPE_CONSOLE)
-        owned = &((struct config_serial *)member(key, config))->path;
+        owned = &((struct config_serial *)member(key, base))->path;
     if (owned) {
         free(*owned);
         *owned = NULL;

@@ -14,25 +14,27 @@
 #include "vmrun/error.h"
 
 /*
- * Set a value from a text, as a flag gives it. folder is put before relative
- * paths: NULL, or it ends in "/". Not for CONFIG_TYPE_OBJECT. Leaves config as it was on failure.
+ * Set a value from a text, as a flag gives it. base: what the key's offset counts
+ * from, struct vm_config or an item. folder is put before relative paths: NULL, or
+ * it ends in "/". Not for CONFIG_TYPE_OBJECT or CONFIG_TYPE_ARRAY. Leaves base as
+ * it was on failure.
  * Errors: -EINVAL, -ENOMEM.
  */
-int config_value_parse(const struct config_key *key, struct vm_config *config, const char *folder,
+int config_value_parse(const struct config_key *key, void *base, const char *folder,
                        const char *text, struct error *err);
 
-/* The same from JSON, whose type must fit: always refuses for CONFIG_TYPE_OBJECT. */
-int config_value_load(const struct config_key *key, struct vm_config *config, const char *folder,
+/* The same from JSON, whose type must fit: always refuses for those two. */
+int config_value_load(const struct config_key *key, void *base, const char *folder,
                       const json_t *json, struct error *err);
 
 /*
- * A value as JSON; *ret_json is NULL when it has none. folder as above: paths
- * in config are relative to it. Errors: -EINVAL a path that is no UTF-8, -ENOMEM.
+ * A value as JSON; *ret_json is NULL when it has none. Not for those two. folder as above: paths
+ * in base are relative to it. Errors: -EINVAL a path that is no UTF-8, -ENOMEM.
  */
-int config_value_save(const struct config_key *key, const struct vm_config *config,
-                      const char *folder, json_t **ret_json, struct error *err);
+int config_value_save(const struct config_key *key, const void *base, const char *folder,
+                      json_t **ret_json, struct error *err);
 
 /* Free what the value owns. */
-void config_value_clear(const struct config_key *key, struct vm_config *config);
+void config_value_clear(const struct config_key *key, void *base);
 
 #endif

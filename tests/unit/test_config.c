@@ -39,6 +39,7 @@ static void the_defaults_are_those_of_the_header(void **state)
     assert_null(config.serial.path);
     assert_int_equal(config.reboot, CONFIG_REBOOT_RESTART);
     assert_false(config.debug_exit);
+    assert_int_equal(config.disk_count, 0);
     config_fini(&config);
 }
 
@@ -77,6 +78,158 @@ static void every_key_arrives(void **state)
     assert_string_equal(config.serial.path, "out/log");
     assert_int_equal(config.reboot, CONFIG_REBOOT_EXIT);
     assert_true(config.debug_exit);
+    assert_int_equal(config.disk_count, 2);
+    assert_string_equal(config.disks[0].id, "root");
+    assert_string_equal(config.disks[0].path, "d/root.img");
+    assert_string_equal(config.disks[0].serial, "S 1");
+    assert_int_equal(config.disks[0].cache, CONFIG_CACHE_WRITEBACK);
+    assert_int_equal(config.disks[0].queues, 3);
+    assert_true(config.disks[0].readonly);
+    assert_int_equal(config.virtio_console.kind, CONFIG_CONSOLE_FILE);
+    assert_string_equal(config.virtio_console.path, "out/hvc");
+    assert_int_equal(config.net_count, 2);
+    assert_string_equal(config.nets[0].id, "lan");
+    assert_int_equal(config.nets[0].backend, CONFIG_NET_TAP);
+    assert_string_equal(config.nets[0].ifname, "tap7");
+    assert_string_equal(config.nets[0].bridge, "br7");
+    assert_string_equal(config.nets[0].mac, "52:54:00:aB:cd:0f");
+    assert_int_equal(config.nets[0].queues, 2);
+    assert_int_equal(config.nets[0].mtu, 9000);
+    assert_false(config.rng);
+    config_fini(&config);
+}
+
+static void a_net_that_says_nothing_but_its_tap_has_the_defaults(void **state)
+{
+    struct vm_config config;
+
+    (void)state;
+    config_text_load(&config, "web1.json", CONFIG_TEXT_EVERY_KEY);
+    assert_string_equal(config.nets[1].id, "net1");
+    assert_int_equal(config.nets[1].backend, CONFIG_NET_TAP);
+    assert_string_equal(config.nets[1].ifname, "tap8");
+    assert_null(config.nets[1].bridge);
+    assert_null(config.nets[1].mac);
+    assert_int_equal(config.nets[1].queues, 1);
+    assert_int_equal(config.nets[1].mtu, 0);
+    config_fini(&config);
+}
+
+static void a_flag_adds_a_net(void **state)
+{
+    struct vm_config config;
+    struct error err = {.msg = ""};
+
+    (void)state;
+    config_init(&config);
+    config_set(&config, "--net", "nets", "tap=tap0", &err);
+    config_set(&config, "--net", "nets",
+               "tap=t-1,bridge=br0,mac=02:00:00:00:00:0A,id=lan,queues=4,mtu=1400", &err);
+    config_set(&config, "--net", "nets", "backend=tap,ifname=t2", &err);
+    config_set(&config, "--set", "nets[0].mtu", "68", &err);
+    assert_string_equal(err.msg, "");
+    assert_int_equal(config.net_count, 3);
+    assert_string_equal(config.nets[0].ifname, "tap0");
+    assert_int_equal(config.nets[0].mtu, 68);
+    assert_string_equal(config.nets[1].ifname, "t-1");
+    assert_string_equal(config.nets[1].bridge, "br0");
+    assert_string_equal(config.nets[1].mac, "02:00:00:00:00:0A");
+    assert_string_equal(config.nets[1].id, "lan");
+    assert_int_equal(config.nets[1].queues, 4);
+    assert_int_equal(config.nets[1].mtu, 1400);
+    assert_string_equal(config.nets[2].ifname, "t2");
+    assert_string_equal(config.nets[2].id, "net2");
+    config_fini(&config);
+}
+
+static void a_disk_that_says_nothing_but_its_path_has_the_defaults(void **state)
+{
+    struct vm_config config;
+
+    (void)state;
+    config_text_load(&config, "web1.json", CONFIG_TEXT_EVERY_KEY);
+    assert_string_equal(config.disks[1].id, "disk1");
+    assert_string_equal(config.disks[1].path, "/dev/sdx");
+    assert_null(config.disks[1].serial);
+    assert_int_equal(config.disks[1].cache, CONFIG_CACHE_NONE);
+    assert_int_equal(config.disks[1].queues, 0);
+    assert_false(config.disks[1].readonly);
+    config_fini(&config);
+}
+
+static void an_array_in_a_file_takes_the_place_of_the_one_before(void **state)
+{
+    struct vm_config config;
+    struct error err;
+
+    (void)state;
+    config_text_load(&config, "web1.json", CONFIG_TEXT_EVERY_KEY);
+    folder_write("web2.json", "{\"disks\": [{\"path\": \"x\"}]}", 26);
+    assert_int_equal(config_load(&config, "web2.json", &err), 0);
+    assert_int_equal(config.disk_count, 1);
+    assert_string_equal(config.disks[0].path, "x");
+    assert_string_equal(config.disks[0].id, "disk0");
+    assert_false(config.disks[0].readonly);
+    config_fini(&config);
+}
+
+static void a_flag_adds_a_disk(void **state)
+{
+    struct vm_config config;
+    struct error err = {.msg = ""};
+
+    (void)state;
+    config_text_load(&config, "web1.json", "{\"disks\": [{\"path\": \"a\"}]}");
+    (void)config_set(&config, "--disk", "disks",
+                     "b,,c=d.img,readonly,serial=a,,b,cache=writeback,id=data,queues=2", &err);
+    (void)config_set(&config, "--disk", "disks", "path=readonly=e,readonly=false", &err);
+    (void)config_set(&config, "--disk", "disks", "path", &err);
+    (void)config_set(&config, "--set", "disks[0].cache", "writeback", &err);
+    assert_string_equal(err.msg, "");
+    assert_int_equal(config.disk_count, 4);
+    assert_int_equal(config.disks[0].cache, CONFIG_CACHE_WRITEBACK);
+    assert_string_equal(config.disks[1].path, "b,c=d.img");
+    assert_string_equal(config.disks[1].serial, "a,b");
+    assert_string_equal(config.disks[1].id, "data");
+    assert_int_equal(config.disks[1].cache, CONFIG_CACHE_WRITEBACK);
+    assert_int_equal(config.disks[1].queues, 2);
+    assert_true(config.disks[1].readonly);
+    assert_string_equal(config.disks[2].path, "readonly=e");
+    assert_string_equal(config.disks[2].id, "disk2");
+    assert_false(config.disks[2].readonly);
+    assert_string_equal(config.disks[3].path, "path");
+    config_fini(&config);
+}
+
+static void two_disks_that_only_read_may_share_an_image(void **state)
+{
+    struct vm_config config;
+    struct error err;
+
+    (void)state;
+    config_init(&config);
+    assert_int_equal(config_set(&config, "--kernel", "boot.kernel", "a", &err), 0);
+    assert_int_equal(config_set(&config, "--disk", "disks", "b,readonly", &err), 0);
+    assert_int_equal(config_set(&config, "--disk", "disks", "b,readonly", &err), 0);
+    assert_int_equal(config_validate(&config, &err), 0);
+    config_fini(&config);
+}
+
+static void the_seventeenth_disk_is_one_too_many(void **state)
+{
+    struct vm_config config;
+    struct error err;
+    char path[8];
+
+    (void)state;
+    config_init(&config);
+    for (int i = 0; i < 16; i++) {
+        snprintf(path, sizeof(path), "%d", i);
+        assert_int_equal(config_set(&config, "--disk", "disks", path, &err), 0);
+    }
+    assert_int_equal(config_set(&config, "--disk", "disks", "16", &err), -EINVAL);
+    assert_string_equal(err.msg, "--disk: at most 16 are allowed");
+    assert_int_equal(config.disk_count, 16);
     config_fini(&config);
 }
 
@@ -92,6 +245,11 @@ static void the_ends_of_each_range_are_inside(void **state)
         "{\"memory\": \"16384k\"}",
         "{\"name\": \"a\"}",
         "{\"boot\": {\"cmdline\": \"\"}}",
+        "{\"disks\": []}",
+        "{\"nets\": [{\"ifname\": \"a23456789012345\", \"queues\": 16, \"mtu\": 65521,"
+        " \"id\": \"a2345678901\", \"mac\": \"fe:ff:ff:ff:ff:ff\"}]}",
+        "{\"disks\": [{\"path\": \"a\", \"queues\": 1, \"serial\": \"12345678901234567890\"},"
+        " {\"path\": \"b\", \"queues\": 32, \"id\": \"12345678901234567890\", \"serial\": \"\"}]}",
     };
 
     (void)state;
@@ -113,6 +271,8 @@ static void paths_are_relative_to_the_folder_of_the_file(void **state)
     assert_string_equal(config.boot.kernel, "vm/k/vmlinuz");
     assert_string_equal(config.boot.initrd, "/i/initrd");
     assert_string_equal(config.serial.path, "vm/out/log");
+    assert_string_equal(config.disks[0].path, "vm/d/root.img");
+    assert_string_equal(config.disks[1].path, "/dev/sdx");
     config_fini(&config);
 }
 
@@ -168,6 +328,8 @@ static void a_refused_flag_changes_nothing(void **state)
     for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
         assert_int_equal(config_set(&config, "--flag", paths[i], "\n", &err), -EINVAL);
     assert_int_equal(config_set(&config, "--flag", "console.serial", "file:\n", &err), -EINVAL);
+    assert_int_equal(config_set(&config, "--flag", "disks", "a,id=a,serial=\n", &err), -EINVAL);
+    assert_int_equal(config_set(&config, "--flag", "disks[0].cache", "fast", &err), -EINVAL);
     char *after = config_text_print(&config);
     assert_string_equal(before, after);
     free(before);
@@ -312,6 +474,13 @@ int main(void)
         cmocka_unit_test(the_defaults_are_those_of_the_header),
         cmocka_unit_test(an_empty_object_is_the_defaults),
         cmocka_unit_test(every_key_arrives),
+        cmocka_unit_test(a_disk_that_says_nothing_but_its_path_has_the_defaults),
+        cmocka_unit_test(an_array_in_a_file_takes_the_place_of_the_one_before),
+        cmocka_unit_test(a_flag_adds_a_disk),
+        cmocka_unit_test(two_disks_that_only_read_may_share_an_image),
+        cmocka_unit_test(the_seventeenth_disk_is_one_too_many),
+        cmocka_unit_test(a_net_that_says_nothing_but_its_tap_has_the_defaults),
+        cmocka_unit_test(a_flag_adds_a_net),
         cmocka_unit_test(the_ends_of_each_range_are_inside),
         cmocka_unit_test(paths_are_relative_to_the_folder_of_the_file),
         cmocka_unit_test(a_flag_overrides_the_file),

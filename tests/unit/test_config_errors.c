@@ -21,7 +21,15 @@
 #define NAME64 "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijkl"
 #define NAME_RULE " is not a name: 1 to 64 of A-Z a-z 0-9 . _ - that do not start with . or -"
 #define SIZE_RULE " is not a size: a whole number and K, M, G or T, such as \"256M\""
-#define ROOT_KEYS "name, cpus, memory, memory_options, boot, cpu, console, on_reboot, debug_exit"
+#define ROOT_KEYS \
+    "name, cpus, memory, memory_options, boot, cpu, console, disks, nets, rng, on_reboot, " \
+    "debug_exit"
+
+#define MAC_RULE \
+    " is not a card's address: six bytes as in \"52:54:00:12:34:56\", the first one even"
+
+#define FOUR_DISKS "{\"path\": \"a\"}, {\"path\": \"a\"}, {\"path\": \"a\"}, {\"path\": \"a\"}"
+#define EIGHT_DISKS FOUR_DISKS ", " FOUR_DISKS
 
 struct wrong_file {
     const char *text;
@@ -190,6 +198,51 @@ static const struct wrong_file wrong_values[] = {
      "web1.json: name: \"abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijk...\"" //
      NAME_RULE},
     {FILE_OF("{\"name\": 7}"), "web1.json: name: 7 is a number, not a string"},
+    {FILE_OF("{\"disks\": {}}"), "web1.json: disks: {...} is an object, not an array of objects"},
+    {FILE_OF("{\"disks\": \"a.img\"}"),
+     "web1.json: disks: \"a.img\" is a string, not an array of objects"},
+    {FILE_OF("{\"disks\": [\"a.img\"]}"),
+     "web1.json: disks[0]: \"a.img\" is a string, not an object"},
+    {FILE_OF("{\"disks\": [{\"path\": \"a\"}, null]}"),
+     "web1.json: disks[1]: null is no value; leave the key out instead"},
+    {FILE_OF("{\"disks\": [{}]}"), "web1.json: disks[0]: \"path\" is missing"},
+    {FILE_OF("{\"disks\": [{\"path\": \"a\", \"cache\": \"fast\"}]}"),
+     "web1.json: disks[0].cache: \"fast\" is not one of none, writeback"},
+    {FILE_OF("{\"disks\": [{\"path\": \"a\"}, {\"path\": \"b\", \"queues\": 0}]}"),
+     "web1.json: disks[1].queues: 0 is out of range: 1 to 32"},
+    {FILE_OF("{\"disks\": [{\"path\": \"a\", \"readonly\": \"true\"}]}"),
+     "web1.json: disks[0].readonly: \"true\" is a string, not true or false; take the quotes "
+     "away"},
+    {FILE_OF("{\"disks\": [{\"path\": \"a\", \"serial\": \"123456789012345678901\"}]}"),
+     "web1.json: disks[0].serial: 21 bytes long; at most 20 are allowed"},
+    {FILE_OF("{\"disks\": [{\"path\": \"a\", \"id\": \"a b\"}]}"),
+     "web1.json: disks[0].id: \"a b\" is not a name: 1 to 20 of A-Z a-z 0-9 . _ - that do not "
+     "start with . or -"},
+    {FILE_OF("{\"disks\": [{\"path\": \"a\", \"read_only\": true}]}"),
+     "web1.json: disks[0].read_only: unknown key; did you mean \"readonly\"?"},
+    {FILE_OF("{\"disks\": [{\"file\": \"a\"}]}"),
+     "web1.json: disks[0].file: unknown key; known here: id, path, readonly, cache, queues, "
+     "serial"},
+    {FILE_OF("{\"nets\": [{}]}"), "web1.json: nets[0]: \"ifname\" is missing"},
+    {FILE_OF("{\"nets\": [{\"ifname\": \"a\", \"backend\": \"user\"}]}"),
+     "web1.json: nets[0].backend: \"user\" is not one of tap"},
+    {FILE_OF("{\"nets\": [{\"ifname\": \"a\", \"mac\": \"52:54:00:12:34\"}]}"),
+     "web1.json: nets[0].mac: \"52:54:00:12:34\"" MAC_RULE},
+    {FILE_OF("{\"nets\": [{\"ifname\": \"a\", \"mac\": \"01:00:00:12:34:56\"}]}"),
+     "web1.json: nets[0].mac: \"01:00:00:12:34:56\"" MAC_RULE},
+    {FILE_OF("{\"nets\": [{\"ifname\": \"a\", \"mac\": 5}]}"),
+     "web1.json: nets[0].mac: 5 is a number, not a string"},
+    {FILE_OF("{\"nets\": [{\"ifname\": \"a\", \"queues\": 17}]}"),
+     "web1.json: nets[0].queues: 17 is out of range: 1 to 16"},
+    {FILE_OF("{\"nets\": [{\"ifname\": \"a\", \"mtu\": 67}]}"),
+     "web1.json: nets[0].mtu: 67 is out of range: 68 to 65521"},
+    {FILE_OF("{\"rng\": 1}"), "web1.json: rng: 1 is a number, not true or false"},
+    {FILE_OF("{\"console\": {\"virtio\": \"tty\"}}"),
+     "web1.json: console.virtio: \"tty\" is not one of stdio, pty, none, file:PATH"},
+    {FILE_OF("{\"path\": \"a\"}"), "web1.json: path: unknown key; it belongs in \"disks\""},
+    {FILE_OF("{\"disk\": []}"), "web1.json: disk: unknown key; did you mean \"disks\"?"},
+    {FILE_OF("{\"disks\": [" EIGHT_DISKS ", " EIGHT_DISKS ", {\"path\": \"a\"}]}"),
+     "web1.json: disks[16]: at most 16 are allowed"},
 };
 
 /* Writes web1.json and loads it over the defaults. */
@@ -262,6 +315,35 @@ static const struct {
     {"--set cpu.model", "cpu.model", "HOST",
      "--set cpu.model: \"HOST\" is not one of host, x86-64-v2, x86-64-v3"},
     {"--set debug_exit", "debug_exit", "yes", "--set debug_exit: \"yes\" is not true or false"},
+    {"--disk", "disks", "", "--disk: path: \"\" names no file; name one, or leave it out"},
+    {"--disk", "disks", "readonly=true", "--disk: \"path\" is missing"},
+    {"--disk", "disks", "a,",
+     "--disk: \"\" is not known here; known: id, path, readonly, cache, "
+     "queues, serial (a comma in a value is \",,\")"},
+    {"--disk", "disks", "a,b.img",
+     "--disk: \"b.img\" is not known here; known: id, path, "
+     "readonly, cache, queues, serial (a comma in a value is "
+     "\",,\")"},
+    {"--disk", "disks", "a,read-only",
+     "--disk: \"read-only\" is not known here; did you mean \"readonly\"?"},
+    {"--disk", "disks", "a,cache", "--disk: cache has no value; write cache=VALUE"},
+    {"--disk", "disks", "a,cache=fast", "--disk: cache: \"fast\" is not one of none, writeback"},
+    {"--disk", "disks", "a,path=b", "--disk: path is there twice"},
+    {"--disk", "disks", "a,readonly,readonly=false", "--disk: readonly is there twice"},
+    {"--disk", "disks", "a,queues=33", "--disk: queues: \"33\" is out of range: 1 to 32"},
+    {"--net", "nets", "user", "--net: backend: \"user\" is not one of tap"},
+    {"--net", "nets", "user=x", "--net: backend: \"user\" is not one of tap"},
+    {"--net", "nets", "tap", "--net: \"ifname\" is missing"},
+    {"--net", "nets", "tap=",
+     "--net: ifname: \"\" is not a name: 1 to 15 of A-Z a-z 0-9 . _ - that "
+     "do not start with . or -"},
+    {"--net", "nets", "tap=a,ifname=b", "--net: ifname is there twice"},
+    {"--net", "nets", "tap=a,backend=tap", "--net: backend is there twice"},
+    {"--net", "nets", "tap=a,mac=x", "--net: mac: \"x\"" MAC_RULE},
+    {"--set", "disks[0].path", "a",
+     "--set: \"disks[0].path\" is not a known key; \"vmrun config schema\" lists them"},
+    {"--set", "disks.path", "a",
+     "--set: \"disks.path\" is not a known key; \"vmrun config schema\" lists them"},
     {"--set", "boot.kernl", "a",
      "--set: \"boot.kernl\" is not a known key; did you mean \"boot.kernel\"?"},
     {"--set", "kernel", "a", "--set: \"kernel\" is not a known key; did you mean \"boot.kernel\"?"},
@@ -302,6 +384,32 @@ static const struct {
      "console.serial: \"vmlinuz\" is the kernel; name another file"},
     {{{"boot.kernel", "a"}, {"boot.initrd", "b"}, {"console.serial", "file:b"}},
      "console.serial: \"b\" is the initrd; name another file"},
+    {{{"boot.kernel", "a"}, {"disks", "b"}, {"console.serial", "file:b"}},
+     "console.serial: \"b\" is the image of disks[0]; name another file"},
+    {{{"boot.kernel", "a"}, {"disks", "b,id=root"}, {"disks", "c,id=root"}},
+     "disks[1].id: \"root\" is the id of disks[0] already"},
+    {{{"boot.kernel", "a"}, {"disks", "b,id=disk1"}, {"disks", "c"}},
+     "disks[1].id: \"disk1\" is the id of disks[0] already"},
+    {{{"boot.kernel", "a"}, {"nets", "tap=b"}, {"nets", "tap=b"}},
+     "nets[1].ifname: \"b\" is the tap of nets[0]"},
+    {{{"boot.kernel", "a"},
+      {"nets", "tap=b,mac=02:00:00:00:00:0a"},
+      {"nets", "tap=c,mac=02:00:00:00:00:0A"}},
+     "nets[1].mac: \"02:00:00:00:00:0A\" is the address of nets[0]"},
+    {{{"boot.kernel", "a"}, {"console.virtio", "stdio"}},
+     "console.virtio: the terminal is the serial port's; set console.serial to another, such as "
+     "\"none\""},
+    {{{"boot.kernel", "a"}, {"console.virtio", "file:a"}},
+     "console.virtio: \"a\" is the kernel; name another file"},
+    {{{"boot.kernel", "a"}, {"boot.initrd", "b"}, {"console.virtio", "file:b"}},
+     "console.virtio: \"b\" is the initrd; name another file"},
+    {{{"boot.kernel", "a"}, {"disks", "b"}, {"console.virtio", "file:b"}},
+     "console.virtio: \"b\" is a disk's image; name another file"},
+    {{{"boot.kernel", "a"}, {"console.serial", "file:b"}, {"console.virtio", "file:b"}},
+     "console.virtio: \"b\" is where the serial port writes; name another file"},
+    {{{"boot.kernel", "a"}, {"disks", "b"}, {"disks", "b,readonly"}},
+     "disks[1].path: \"b\" is the image of disks[0] already; two disks share one only when both "
+     "are readonly"},
 };
 
 static void values_that_contradict_each_other_are_refused(void **state)

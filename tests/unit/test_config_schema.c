@@ -51,6 +51,24 @@ static const char *string_of(const json_t *json, const char *key)
     return json_string_value(json_object_get(json, key));
 }
 
+static void compare_with_table(const struct config_object *object, const json_t *schema);
+
+static void compare_with_array(const struct config_key *array, const json_t *property)
+{
+    const json_t *items = json_object_get(property, "items");
+    const json_t *required = json_object_get(items, "required");
+    size_t count = 0;
+
+    assert_string_equal(string_of(property, "type"), "array");
+    assert_int_equal(json_integer_value(json_object_get(property, "maxItems")), array->max);
+    compare_with_table(array->object, items);
+    for (const struct config_key *key = array->object->keys; key->name; key++) {
+        if (key->required)
+            assert_string_equal(json_string_value(json_array_get(required, count++)), key->name);
+    }
+    assert_int_equal(json_array_size(required), count);
+}
+
 /* One object of the schema against its table. */
 static void compare_with_table(const struct config_object *object, const json_t *schema)
 {
@@ -68,7 +86,9 @@ static void compare_with_table(const struct config_object *object, const json_t 
         assert_memory_equal(string_of(property, "description"), key->description,
                             strlen(key->description));
         assert_int_equal(json_object_get(property, "default") != NULL, key->start != NULL);
-        if (key->object) {
+        if (key->type == CONFIG_TYPE_ARRAY) {
+            compare_with_array(key, property);
+        } else if (key->type == CONFIG_TYPE_OBJECT) {
             compare_with_table(key->object, property);
         } else if (key->type == CONFIG_TYPE_UINT) {
             assert_string_equal(string_of(property, "type"), "integer");
@@ -171,7 +191,20 @@ static bool conforms(const json_t *schema, const json_t *value)
             if (!property || !conforms(property, member))
                 return false;
         }
+        const json_t *required = json_object_get(schema, "required");
+        for (size_t i = 0; i < json_array_size(required); i++)
+            if (!json_object_get(value, json_string_value(json_array_get(required, i))))
+                return false;
         return true;
+    }
+    if (strcmp(type, "array") == 0) {
+        bool fits = json_is_array(value) &&
+                    json_array_size(value) <=
+                        (size_t)json_integer_value(json_object_get(schema, "maxItems"));
+
+        for (size_t i = 0; i < json_array_size(value); i++)
+            fits = fits && conforms(json_object_get(schema, "items"), json_array_get(value, i));
+        return fits;
     }
     if (strcmp(type, "boolean") == 0)
         return json_is_boolean(value);
@@ -231,6 +264,18 @@ static void the_schema_refuses_what_the_loader_refuses(void **state)
         "{\"name\": \"\"}",
         "{\"debug_exit\": 1}",
         "{\"on_reboot\": null}",
+        "{\"nets\": [{}]}",
+        "{\"nets\": [{\"ifname\": \"a\", \"mac\": \"52:54:00:12:34\"}]}",
+        "{\"nets\": [{\"ifname\": \"a\", \"mac\": \"01:00:00:00:00:01\"}]}",
+        "{\"nets\": [{\"ifname\": \"a\", \"queues\": 0}]}",
+        "{\"rng\": \"true\"}",
+        "{\"disks\": {}}",
+        "{\"disks\": [1]}",
+        "{\"disks\": [{}]}",
+        "{\"disks\": [{\"path\": \"\"}]}",
+        "{\"disks\": [{\"path\": \"a\", \"cache\": \"fast\"}]}",
+        "{\"disks\": [{\"path\": \"a\", \"queues\": 0}]}",
+        "{\"disks\": [{\"path\": \"a\", \"id\": \"-a\"}]}",
     };
     json_t *schema = schema_json();
 
@@ -309,7 +354,8 @@ static void find_in_manual(const char *manual, const struct config_object *objec
 
         snprintf(path, sizeof(path), "%s%s%s", prefix, prefix[0] ? "." : "", key->name);
         if (key->object) {
-            find_in_manual(manual, key->object, path);
+            snprintf(line, sizeof(line), "%s%s", path, key->type == CONFIG_TYPE_ARRAY ? "[]" : "");
+            find_in_manual(manual, key->object, line);
             continue;
         }
         snprintf(line, sizeof(line), "\n.TP\n.BR %s \" (", path);

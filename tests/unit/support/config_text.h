@@ -13,7 +13,15 @@
     "  \"boot\": { \"kernel\": \"k/vmlinuz\", \"initrd\": \"/i/initrd\", \"cmdline\": " \
     "\"a=\\\"b\\\" \xc3\xa9\",\n" \
     "              \"unpack\": \"guest\" },\n" \
-    "  \"cpu\": { \"model\": \"x86-64-v3\" }, \"console\": { \"serial\": \"file:out/log\" },\n" \
+    "  \"cpu\": { \"model\": \"x86-64-v3\" }, \"console\": { \"serial\": \"file:out/log\",\n" \
+    "  \"virtio\": \"file:out/hvc\" },\n" \
+    "  \"disks\": [ { \"id\": \"root\", \"path\": \"d/root.img\", \"readonly\": true,\n" \
+    "               \"cache\": \"writeback\", \"queues\": 3, \"serial\": \"S 1\" },\n" \
+    "             { \"path\": \"/dev/sdx\" } ],\n" \
+    "  \"nets\": [ { \"id\": \"lan\", \"backend\": \"tap\", \"ifname\": \"tap7\", \"bridge\": " \
+    "\"br7\",\n" \
+    "              \"mac\": \"52:54:00:aB:cd:0f\", \"queues\": 2, \"mtu\": 9000 },\n" \
+    "            { \"ifname\": \"tap8\" } ], \"rng\": false,\n" \
     "  \"on_reboot\": \"exit\", \"debug_exit\": true }\n"
 
 /* Write text to a file and load it over the defaults; the test fails when it is refused. */
