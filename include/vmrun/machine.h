@@ -59,6 +59,9 @@ int machine_reset(struct machine *machine, struct error *err);  /* stays paused 
 int machine_press_power_button(struct machine *machine, struct error *err);
 void machine_kill(struct machine *machine);
 
+/* Look whether disks' images have grown, and tell the guest. */
+void machine_refresh_disks(struct machine *machine);
+
 enum machine_state machine_state(const struct machine *machine);
 /* After MACHINE_ENDED: why, and the exit status of vmrun. */
 enum machine_end machine_end(const struct machine *machine, int *ret_status);
@@ -69,10 +72,13 @@ struct machine_info {
     uint64_t memory_host_bytes; /* guest RAM that occupies the host's */
     const char *kernel;         /* boot_describe() */
     const char *console;        /* console_describe() */
+    const char *virtio_console; /* likewise of hvc0; NULL: there is none */
 };
 void machine_info(const struct machine *machine, struct machine_info *ret_info);
 const struct vm_config *machine_config(const struct machine *machine);
 struct console *machine_console(struct machine *machine);
+/* The terminal that hvc0 leads to has this size now. Without hvc0 nothing happens. */
+void machine_resize_virtio_console(struct machine *machine, uint16_t columns, uint16_t rows);
 
 /* Counters by name ("exits.pio", "serial0.tx_bytes"), for `vmrun stats`: called for each. */
 typedef void machine_stat_fn(void *opaque, const char *name, uint64_t value);

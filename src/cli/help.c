@@ -58,7 +58,7 @@ static void print_completion_of_values(const struct cli_verb *verb, FILE *out)
         if (!o->argument)
             continue;
         fprintf(out, "        '%s %s') ", verb->name, o->name);
-        if (strcmp(o->argument, "FILE") == 0) {
+        if (strncmp(o->argument, "FILE", 4) == 0) {
             fprintf(out, "_vmrun_files; return ;;\n");
             continue;
         }

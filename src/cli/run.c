@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -72,6 +73,9 @@ static int configure(struct run *run, const struct cli_args *args, struct error 
                              "attaches later");
         run->config.serial.kind = CONFIG_CONSOLE_NONE;
     }
+    if (cli_has(args, "--detach") && run->config.virtio_console.kind == CONFIG_CONSOLE_STDIO)
+        return cli_wrong(args, err,
+                         "\"console.virtio\" is stdio, which --detach takes away; set it to pty");
     if (config_validate(&run->config, err) == 0)
         return CLI_OK;
     if (args->operand_count)
@@ -90,6 +94,16 @@ static void listen_to_machine(void *opaque, enum machine_event event, const char
         loop_stop(run->loop);
 }
 
+/* The terminal's size is the guest's when hvc0 is on it. */
+static void pass_on_size(struct run *run)
+{
+    struct winsize size;
+
+    if (run->config.virtio_console.kind == CONFIG_CONSOLE_STDIO &&
+        ioctl(STDIN_FILENO, TIOCGWINSZ, &size) == 0)
+        machine_resize_virtio_console(run->machine, size.ws_col, size.ws_row);
+}
+
 static void take_signal(void *opaque, uint32_t events)
 {
     struct run *run = opaque;
@@ -98,6 +112,10 @@ static void take_signal(void *opaque, uint32_t events)
     (void)events;
     if (read(run->signal_fd, &info, sizeof(info)) < 0)
         return;
+    if (info.ssi_signo == SIGWINCH) {
+        pass_on_size(run);
+        return;
+    }
     if (!run->signal)
         run->signal = (int)info.ssi_signo;
     machine_kill(run->machine);
@@ -106,7 +124,7 @@ static void take_signal(void *opaque, uint32_t events)
 /* Block the signals that end us, so that they wait for the loop; the machine is there by then. */
 static int open_signals(struct run *run, struct error *err)
 {
-    static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH};
     struct sigaction action;
     sigset_t set;
 
@@ -148,6 +166,7 @@ static int bring_up(struct run *run, struct error *err)
         control_server_create(run->name, run->loop, run->machine, &run->server, err) < 0)
         return -err->code;
     machine_set_listener(run->machine, listen_to_machine, run);
+    pass_on_size(run);
     if ((run->paused ? machine_pause : machine_start)(run->machine, err) < 0)
         return -err->code;
 
@@ -160,6 +179,10 @@ static int bring_up(struct run *run, struct error *err)
     } else if (run->config.serial.kind == CONFIG_CONSOLE_PTY) {
         machine_info(run->machine, &info);
         fprintf(stderr, "vmrun: %s: the console is %s\n", run->config.name, info.console);
+    }
+    if (!run->detached && run->config.virtio_console.kind == CONFIG_CONSOLE_PTY) {
+        machine_info(run->machine, &info);
+        fprintf(stderr, "vmrun: %s: hvc0 is %s\n", run->config.name, info.virtio_console);
     }
     return 0;
 }

@@ -31,6 +31,7 @@ static void print_status(const json_t *status)
     print_text(status, "initrd", "initrd");
     print_text(status, "cmdline", "cmdline");
     print_text(status, "console", "console");
+    print_text(status, "virtio_console", "hvc0");
     print_text(status, "version", "vmrun");
 }
 

@@ -53,7 +53,7 @@ static json_t *vm_status(const struct rpc_target *t, struct error *err)
 
     (void)err;
     machine_info(t->machine, &info);
-    return json_pack("{s:s, s:i, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o}",
+    return json_pack("{s:s, s:i, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}",
                      "name", t->name, "pid", (int)getpid(), "version", VMRUN_VERSION, "state",
                      machine_state_name(machine_state(t->machine)), "cpus",
                      (json_int_t)config->cpus, "memory_bytes", (json_int_t)config->memory,
@@ -61,7 +61,8 @@ static json_t *vm_status(const struct rpc_target *t, struct error *err)
                      (json_int_t)info.uptime_ns, "resets", (json_int_t)info.resets, "kernel",
                      text_or_null(config->boot.kernel), "initrd", text_or_null(config->boot.initrd),
                      "cmdline", text_or_null(config->boot.cmdline), "boot",
-                     text_or_null(info.kernel), "console", text_or_null(info.console));
+                     text_or_null(info.kernel), "console", text_or_null(info.console),
+                     "virtio_console", text_or_null(info.virtio_console));
 }
 
 static json_t *vm_pause(const struct rpc_target *t, struct error *err)
@@ -88,6 +89,13 @@ static json_t *vm_kill(const struct rpc_target *t, struct error *err)
 {
     (void)err;
     machine_kill(t->machine);
+    return state_object(t);
+}
+
+static json_t *vm_disks_refresh(const struct rpc_target *t, struct error *err)
+{
+    (void)err;
+    machine_refresh_disks(t->machine);
     return state_object(t);
 }
 
@@ -156,6 +164,7 @@ static const struct method {
     {"vm.reset", vm_reset, RPC_NONE, "as the reset button does"},
     {"vm.stop", vm_stop, RPC_NONE, "press the power button; the guest decides"},
     {"vm.kill", vm_kill, RPC_NONE, "end the machine at once"},
+    {"vm.disks.refresh", vm_disks_refresh, RPC_NONE, "tell the guest of images that have grown"},
     {"vm.stats", vm_stats, RPC_NONE, "counters since the start"},
     {"vm.config", vm_config, RPC_NONE, "the effective configuration"},
     {"console.attach", console_attach_method, RPC_ATTACH,

@@ -6,11 +6,14 @@
 
 #include "vmrun/boot.h"
 #include "vmrun/bus.h"
+#include "vmrun/iothread.h"
 #include "vmrun/kvm.h"
 #include "vmrun/machine.h"
 #include "vmrun/memory.h"
+#include "vmrun/netdev.h"
 
 #define MACHINE_MAX_DEVICES 64
+#define DISK_MAX_QUEUES 32
 
 /* What ends or restarts the machine from the inside; the first one counts until it is served. */
 struct machine_request {
@@ -31,7 +34,17 @@ struct machine {
     struct kvm_vm *vm;
     struct device *devices[MACHINE_MAX_DEVICES]; /* in order of creation */
     unsigned device_count;
-    struct device *serial, *power_button; /* two of the devices */
+    struct device *serial, *power_button, *pci_host; /* three of the devices */
+
+    struct iothread *disk_threads[CONFIG_MAX_DISKS]; /* as in the configuration */
+    struct device *disks[CONFIG_MAX_DISKS];          /* of the devices, in the same order */
+    struct machine_net {
+        struct netdev *netdev;
+        struct iothread *thread;
+        struct device *dev;         /* of the devices */
+    } nets[CONFIG_MAX_NETS];        /* as in the configuration */
+    struct console *virtio_console; /* the client's side of hvc0, or NULL: there is none */
+    struct device *hvc0;
 
     enum machine_state state;
     enum machine_end end;
@@ -54,6 +67,13 @@ void machine_request(struct machine *m, int what, int status, char *report);
 /* The board: what is where. One file per architecture. */
 void board_memory_layout(const struct vm_config *config, struct memory_layout *ret_layout);
 int board_create_devices(struct machine *m, struct error *err);
+/* The configuration's disks; their threads outlive them. */
+int machine_create_disks(struct machine *m, struct error *err);
+void machine_destroy_disk_threads(struct machine *m);
+/* The configuration's network cards; their threads and netdevs outlive them. */
+int machine_create_nets(struct machine *m, struct error *err);
+void machine_close_nets(struct machine *m);
+void machine_net_stats(const struct machine *m, machine_stat_fn *fn, void *opaque);
 /* Firmware tables, kernel, and the first vCPU's entry: what power-on and every reset do. */
 int board_load(struct machine *m, struct error *err);
 

@@ -17,6 +17,7 @@
 #include "vmrun/acpi_pm.h"
 #include "vmrun/log.h"
 #include "vmrun/serial.h"
+#include "vmrun/virtio_devices.h"
 
 const char *machine_state_name(enum machine_state state)
 {
@@ -160,7 +161,9 @@ static void serve_request(void *opaque, uint32_t events)
     free(request.report);
 }
 
-static int create_console(struct machine *m, void (*quit)(void *opaque), struct error *err)
+static int create_console(struct machine *m, const struct config_serial *config,
+                          void (*quit)(void *opaque), struct console **ret_console,
+                          struct error *err)
 {
     static const enum console_kind kinds[] = {
         [CONFIG_CONSOLE_STDIO] = CONSOLE_STDIO,
@@ -169,13 +172,23 @@ static int create_console(struct machine *m, void (*quit)(void *opaque), struct 
         [CONFIG_CONSOLE_NONE] = CONSOLE_NONE,
     };
     const struct console_params params = {
-        .kind = kinds[m->config->serial.kind],
-        .path = m->config->serial.path,
+        .kind = kinds[config->kind],
+        .path = config->path,
         .quit = quit,
         .opaque = m,
     };
 
-    return console_create(&params, m->loop, &m->console, err);
+    return console_create(&params, m->loop, ret_console, err);
+}
+
+static int create_consoles(struct machine *m, void (*quit)(void *opaque), struct error *err)
+{
+    int r = create_console(m, &m->config->serial, quit, &m->console, err);
+
+    if (r < 0 || m->config->virtio_console.kind == CONFIG_CONSOLE_NONE)
+        return r;
+    r = create_console(m, &m->config->virtio_console, quit, &m->virtio_console, err);
+    return r < 0 ? error_prefix(err, "hvc0") : 0;
 }
 
 static void quit(void *opaque)
@@ -235,7 +248,7 @@ static int build(struct machine *m, struct error *err)
                           &m->request_watch, err) < 0 ||
         open_kernel(m, err) < 0 || guest_memory_create(&layout, &m->memory, err) < 0 ||
         bus_create(BUS_PIO, &m->pio, err) < 0 || bus_create(BUS_MMIO, &m->mmio, err) < 0 ||
-        create_vm(m, err) < 0 || create_console(m, quit, err) < 0 ||
+        create_vm(m, err) < 0 || create_consoles(m, quit, err) < 0 ||
         board_create_devices(m, err) < 0 || board_load(m, err) < 0)
         return -err->code;
     return 0;
@@ -271,6 +284,9 @@ void machine_destroy(struct machine *m)
         stop_running(m);
     for (unsigned i = m->device_count; i-- > 0;)
         device_destroy(m->devices[i]);
+    machine_destroy_disk_threads(m);
+    machine_close_nets(m);
+    console_destroy(m->virtio_console);
     console_destroy(m->console);
     kvm_vm_destroy(m->vm);
     bus_destroy(m->pio);
@@ -401,6 +417,7 @@ void machine_info(const struct machine *m, struct machine_info *ret_info)
         .resets = m->resets,
         .kernel = boot_describe(m->boot),
         .console = console_describe(m->console),
+        .virtio_console = m->virtio_console ? console_describe(m->virtio_console) : NULL,
     };
     for (unsigned i = 0; i < m->memory->count; i++)
         ret_info->memory_host_bytes +=
@@ -415,6 +432,12 @@ const struct vm_config *machine_config(const struct machine *m)
 struct console *machine_console(struct machine *m)
 {
     return m->console;
+}
+
+void machine_resize_virtio_console(struct machine *m, uint16_t columns, uint16_t rows)
+{
+    if (m->hvc0)
+        virtio_console_resize(m->hvc0, columns, rows);
 }
 
 void machine_stats(const struct machine *m, machine_stat_fn *fn, void *opaque)
@@ -432,6 +455,7 @@ void machine_stats(const struct machine *m, machine_stat_fn *fn, void *opaque)
     fn(opaque, "serial0.tx_bytes", serial.tx_bytes);
     fn(opaque, "serial0.rx_bytes", serial.rx_bytes);
     fn(opaque, "serial0.tx_lost", serial.tx_lost);
+    machine_net_stats(m, fn, opaque);
     fn(opaque, "bus.pio.unmapped", bus_unmapped_count(m->pio));
     fn(opaque, "bus.mmio.unmapped", bus_unmapped_count(m->mmio));
     fn(opaque, "resets", m->resets);

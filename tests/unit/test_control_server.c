@@ -56,17 +56,17 @@ static void status_says_who_and_how(void **state)
 
 static void every_method_is_listed_and_served(void **state)
 {
+    const struct control_bench *bench = *state;
     struct control_client *client;
     struct error err = {0};
     json_t *methods, *row, *result;
     size_t i;
 
-    (void)state;
     assert_int_equal(control_client_open("web1", &client, &err), 0);
     assert_int_equal(
         control_client_call(client, "rpc.methods", NULL, CONTROL_BENCH_TIMEOUT_MS, &methods, &err),
         0);
-    assert_int_equal(json_array_size(methods), 11);
+    assert_int_equal(json_array_size(methods), 12);
     json_array_foreach(methods, i, row)
     {
         const char *name = json_string_value(json_object_get(row, "name"));
@@ -83,6 +83,7 @@ static void every_method_is_listed_and_served(void **state)
             fail_msg("%s: %s", name, err.msg);
         json_decref(result);
     }
+    assert_int_equal(bench->machine.refreshes, 1);
     json_decref(methods);
     assert_int_equal(
         control_client_call(client, "vm.stats", NULL, CONTROL_BENCH_TIMEOUT_MS, &result, &err), 0);

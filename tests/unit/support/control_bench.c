@@ -60,6 +60,11 @@ int machine_press_power_button(struct machine *m, struct error *err)
     return m->state == MACHINE_RUNNING ? 0 : error_set(err, EBUSY, "the machine is paused");
 }
 
+void machine_refresh_disks(struct machine *m)
+{
+    m->refreshes++;
+}
+
 void machine_kill(struct machine *m)
 {
     fake_enter(m, MACHINE_ENDED);

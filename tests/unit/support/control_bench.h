@@ -25,6 +25,7 @@ struct machine {
     enum machine_state state;
     machine_listener *listener;
     void *opaque;
+    atomic_uint refreshes;  /* of disks */
     char attached_with[64]; /* what was pending at console_attach() */
 };
 
