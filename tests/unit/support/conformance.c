@@ -48,6 +48,8 @@ static void raze(struct subject *s)
 {
     device_destroy(s->dev);
     assert_int_equal(s->fake.map_count, 0);
+    assert_int_equal(s->fake.msi_count, 0);
+    assert_int_equal(s->fake.doorbell_count, 0);
     for (unsigned gsi = 0; gsi < FAKE_GSIS; gsi++)
         assert_false(s->fake.irqs[gsi].level);
 }
@@ -149,6 +151,7 @@ static void each_step_of_create_can_fail(const struct conformance_case *c)
         assert_int_equal(r, -err.code);
         assert_ptr_equal(s.dev, untouched);
         assert_int_equal(s.fake.map_count, 0);
+        assert_int_equal(s.fake.msi_count, 0);
     }
     assert_true(step > 0); /* a device that asks for nothing cannot be reached */
     raze(&s);
@@ -185,6 +188,16 @@ static void once_more_changes_nothing(const struct conformance_case *c)
     free(once.data);
 }
 
+static unsigned messages(struct fake_platform *fake)
+{
+    unsigned fires = 0;
+
+    for (unsigned i = 0; i < FAKE_MSIS; i++)
+        if (fake->msis[i].taken)
+            fires += fake_msi_fires(&fake->msis[i]);
+    return fires;
+}
+
 static void a_paused_device_drives_no_interrupt(const struct conformance_case *c)
 {
     uint32_t seed = 2;
@@ -198,10 +211,12 @@ static void a_paused_device_drives_no_interrupt(const struct conformance_case *c
         device_pause(s.dev);
         for (unsigned gsi = 0; gsi < FAKE_GSIS; gsi++)
             before[gsi] = s.fake.irqs[gsi].sets;
+        unsigned fires = messages(&s.fake);
         for (unsigned j = 0; j < 10; j++)
             c->disturb(c->opaque, s.dev, random_next(&seed));
         for (unsigned gsi = 0; gsi < FAKE_GSIS; gsi++)
             assert_int_equal(s.fake.irqs[gsi].sets, before[gsi]);
+        assert_int_equal(messages(&s.fake), fires);
         device_resume(s.dev);
     }
     raze(&s);
@@ -325,7 +340,8 @@ static uint64_t extreme(const struct state_field *f, unsigned which)
 static struct writer save_with(struct device *dev, const struct state_field *f, uint32_t element,
                                uint64_t value)
 {
-    uint8_t *at = (uint8_t *)dev + f->offset + (size_t)element * f->size, kept[8];
+    uint32_t stride = f->stride ? f->stride : f->size;
+    uint8_t *at = (uint8_t *)dev + f->offset + (size_t)element * stride, kept[8];
     struct state_desc plain = *dev->ops->state;
 
     plain.pre_save = NULL; /* it has run: the device was saved before, unchanged */

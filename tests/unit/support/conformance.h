@@ -5,7 +5,7 @@
 /*
  * What every device owes the machine, whatever it does for its guest:
  *
- *  - creating it fails cleanly at each step: the step's own error, no range left mapped
+ *  - creating it fails cleanly at each step: the step's own error, nothing left behind
  *  - reset twice, pause twice, resume twice are as once; a paused device drives no interrupt
  *  - any state that a guest can bring about can be saved, loaded and saved again, equal;
  *    from then on the device and its copy answer every access alike
