@@ -15,16 +15,16 @@
 #define MIB (UINT64_C(1) << 20)
 #define TIB (UINT64_C(1) << 40)
 
-#define OFFSET_IN(type, ctype, member) \
-    .offset = offsetof(type, member) + 0 * sizeof(&((type *)0)->member == (ctype *)0)
-#define OFFSET(ctype, member) OFFSET_IN(struct vm_config, ctype, member)
+/* The offset of a member that has that type; of another it is no valid comparison. */
+#define OFFSET_OF(type, ctype, member) \
+    (offsetof(type, member) + 0 * sizeof(&((type *)0)->member == (ctype *)0))
+#define OFFSET(ctype, member) .offset = OFFSET_OF(struct vm_config, ctype, member)
 #define ITEMS(type, member, counter, ...) \
-    OFFSET_IN(struct vm_config, type, member[0]), \
-        .max = sizeof(((struct vm_config *)0)->member) / sizeof(type), \
-        .items = {.size = sizeof(type), \
-                  .count_offset = offsetof(struct vm_config, counter) + \
-                                  0 * sizeof(&((struct vm_config *)0)->counter == (uint64_t *)0), \
-                  __VA_ARGS__}
+    .offset = OFFSET_OF(struct vm_config, type, member[0]), \
+    .max = sizeof(((struct vm_config *)0)->member) / sizeof(type), \
+    .items = {.size = sizeof(type), \
+              .count_offset = OFFSET_OF(struct vm_config, uint64_t, counter), \
+              __VA_ARGS__}
 
 static const char *const unpack_choices[] = {
     [CONFIG_UNPACK_AUTO] = "auto",
@@ -196,14 +196,14 @@ static const struct config_key disk_keys[] = {
     {
         .name = "id",
         .type = CONFIG_TYPE_ID,
-        OFFSET_IN(struct config_disk, char *, id),
+        .offset = OFFSET_OF(struct config_disk, char *, id),
         .max = 20,
         .description = "What the disk is called in messages and statistics.",
     },
     {
         .name = "path",
         .type = CONFIG_TYPE_PATH,
-        OFFSET_IN(struct config_disk, char *, path),
+        .offset = OFFSET_OF(struct config_disk, char *, path),
         .max = 4095,
         .required = true,
         .description = "The raw image, or a block device of the host.",
@@ -211,14 +211,14 @@ static const struct config_key disk_keys[] = {
     {
         .name = "readonly",
         .type = CONFIG_TYPE_BOOL,
-        OFFSET_IN(struct config_disk, bool, readonly),
+        .offset = OFFSET_OF(struct config_disk, bool, readonly),
         .start = "false",
         .description = "Whether the guest may only read it.",
     },
     {
         .name = "cache",
         .type = CONFIG_TYPE_CHOICE,
-        OFFSET_IN(struct config_disk, uint64_t, cache),
+        .offset = OFFSET_OF(struct config_disk, uint64_t, cache),
         .choices = cache_choices,
         .start = "none",
         .description = "Whether the host's page cache stands between the guest and the image.",
@@ -226,7 +226,7 @@ static const struct config_key disk_keys[] = {
     {
         .name = "queues",
         .type = CONFIG_TYPE_UINT,
-        OFFSET_IN(struct config_disk, uint64_t, queues),
+        .offset = OFFSET_OF(struct config_disk, uint64_t, queues),
         .min = 1,
         .max = 32,
         .description = "How many request queues the disk has; without it, one for each CPU.",
@@ -234,7 +234,7 @@ static const struct config_key disk_keys[] = {
     {
         .name = "serial",
         .type = CONFIG_TYPE_TEXT,
-        OFFSET_IN(struct config_disk, char *, serial),
+        .offset = OFFSET_OF(struct config_disk, char *, serial),
         .max = 20,
         .description = "The serial number that the guest reads; without it, the id.",
     },
@@ -250,14 +250,14 @@ static const struct config_key net_keys[] = {
     {
         .name = "id",
         .type = CONFIG_TYPE_ID,
-        OFFSET_IN(struct config_net, char *, id),
+        .offset = OFFSET_OF(struct config_net, char *, id),
         .max = 11,
         .description = "What the network card is called in messages and statistics.",
     },
     {
         .name = "backend",
         .type = CONFIG_TYPE_CHOICE,
-        OFFSET_IN(struct config_net, uint64_t, backend),
+        .offset = OFFSET_OF(struct config_net, uint64_t, backend),
         .choices = backend_choices,
         .start = "tap",
         .description = "What it is connected to: a tap interface of the host.",
@@ -265,7 +265,7 @@ static const struct config_key net_keys[] = {
     {
         .name = "ifname",
         .type = CONFIG_TYPE_NAME,
-        OFFSET_IN(struct config_net, char *, ifname),
+        .offset = OFFSET_OF(struct config_net, char *, ifname),
         .max = 15,
         .required = true,
         .description = "The tap interface. One that does not exist is made, which needs root, and "
@@ -274,21 +274,21 @@ static const struct config_key net_keys[] = {
     {
         .name = "bridge",
         .type = CONFIG_TYPE_NAME,
-        OFFSET_IN(struct config_net, char *, bridge),
+        .offset = OFFSET_OF(struct config_net, char *, bridge),
         .max = 15,
         .description = "The bridge of the host that the tap is attached to.",
     },
     {
         .name = "mac",
         .type = CONFIG_TYPE_MAC,
-        OFFSET_IN(struct config_net, char *, mac),
+        .offset = OFFSET_OF(struct config_net, char *, mac),
         .max = 17,
         .description = "The card's address; without it, one made of the machine's name and the id.",
     },
     {
         .name = "queues",
         .type = CONFIG_TYPE_UINT,
-        OFFSET_IN(struct config_net, uint64_t, queues),
+        .offset = OFFSET_OF(struct config_net, uint64_t, queues),
         .min = 1,
         .max = 16,
         .start = "1",
@@ -297,7 +297,7 @@ static const struct config_key net_keys[] = {
     {
         .name = "mtu",
         .type = CONFIG_TYPE_UINT,
-        OFFSET_IN(struct config_net, uint64_t, mtu),
+        .offset = OFFSET_OF(struct config_net, uint64_t, mtu),
         .min = 68,
         .max = 65521,
         .description = "The longest packet, told to the guest and set on the tap; without it, what "
