@@ -219,7 +219,7 @@ static void the_seventeenth_disk_is_one_too_many(void **state)
 {
     struct vm_config config;
     struct error err;
-    char path[8];
+    char path[16];
 
     (void)state;
     config_init(&config);

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -446,16 +447,30 @@ static unsigned read_header(void *opaque, uint8_t header[64])
     return sizeof(read);
 }
 
-static void no_work(void *opaque)
+/* No doorbell is unheard, and no request unanswered. */
+static bool is_idle(struct virtio_device *vdev)
 {
-    (void)opaque;
+    bool idle = true;
+
+    pthread_mutex_lock(&vdev->pci.dev.lock);
+    for (unsigned i = 0; i < vdev->queue_count; i++) {
+        const struct virtqueue *vq = &vdev->queues[i];
+        struct pollfd bell = {.fd = vdev->kicks[i].fd, .events = POLLIN};
+
+        idle = idle && poll(&bell, 1, 0) == 0;
+        for (unsigned w = 0; w < VIRTQ_MAX_SIZE / 64; w++)
+            idle = idle && (vq->broken || !vq->in_flight[w]);
+    }
+    pthread_mutex_unlock(&vdev->pci.dev.lock);
+    return idle;
 }
 
-/* Its thread has done what it was told. */
+/* Its thread has done what it was told, and the disk answered. */
 static void settle(void *opaque, struct device *dev)
 {
     (void)opaque;
-    iothread_call(container_of(dev, struct virtio_device, pci.dev)->thread, no_work, NULL);
+    while (!is_idle(container_of(dev, struct virtio_device, pci.dev)))
+        usleep(20);
 }
 
 static const struct virtio_kind kind = {
