@@ -62,8 +62,7 @@ void control_server_destroy(struct control_server *server); /* NULL is fine */
  * Tell subscribers what the machine told its listener. Loop thread, at any
  * depth: also from within a call that a client made. NULL server is fine.
  */
-void control_server_event(struct control_server *server, enum machine_event event,
-                          const char *detail);
+void control_server_event(struct control_server *server, const struct machine_news *news);
 
 /* A client's connection. */
 struct control_client;

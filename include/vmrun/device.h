@@ -47,6 +47,20 @@ struct device {
     char id[32];          /* unique in the machine: names its section in a snapshot */
 };
 
+/*
+ * Counters for `vmrun stats`: whoever holds the device's lock adds, so one thread at a time; any
+ * thread reads, without that lock. No counter is torn, and several are no snapshot of one moment.
+ */
+static inline void counter_add(uint64_t *counter, uint64_t by)
+{
+    __atomic_store_n(counter, *counter + by, __ATOMIC_RELAXED);
+}
+
+static inline uint64_t counter_read(const uint64_t *counter)
+{
+    return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
 /* Set ops and id, make the lock. Errors: none. */
 void device_init(struct device *dev, const struct device_ops *ops, const char *id);
 /* For a device's destroy, before it frees its struct. */

@@ -25,11 +25,12 @@ void log_debug(const char *fmt, ...) PRINTF_LIKE(1, 2);
  * For lines that the guest, or a peer, can cause at will: at most one in five
  * seconds for each `struct log_limit`, with the number left out in between.
  * Keep it where its owner lives and start it as {0}; the owner's lock guards it.
+ * Returns whether it was this one's turn.
  */
 struct log_limit {
     uint64_t quiet_until_ns; /* CLOCK_MONOTONIC */
     unsigned left_out;
 };
-void log_warn_limited(struct log_limit *limit, const char *fmt, ...) PRINTF_LIKE(2, 3);
+bool log_warn_limited(struct log_limit *limit, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
 #endif

@@ -37,9 +37,30 @@ enum machine_end {
     MACHINE_END_KILLED,   /* by the operator: 0 */
 };
 
-/* Told of each change, on the machine thread. detail: words for a person, or "". */
-enum machine_event { MACHINE_EVENT_STATE, MACHINE_EVENT_RESET, MACHINE_EVENT_CRASH };
-typedef void machine_listener(void *opaque, enum machine_event event, const char *detail);
+enum machine_event {
+    MACHINE_EVENT_STATE,
+    MACHINE_EVENT_RESET,
+    MACHINE_EVENT_CRASH,
+    MACHINE_EVENT_IO_ERROR,
+};
+
+/* An error of the host's that a disk met; the guest was told. One in five seconds for each disk. */
+struct machine_io_error {
+    const char *device; /* as its counters begin: "disk.root" */
+    const char *op;     /* "read", "write", "flush", "discard", "write_zeroes" */
+    uint64_t offset, bytes;
+    int code;          /* errno */
+    unsigned left_out; /* such errors before this one that were not told */
+};
+
+struct machine_news {
+    enum machine_event event;
+    const char *detail;                      /* words for a person, or "" */
+    const struct machine_io_error *io_error; /* with MACHINE_EVENT_IO_ERROR, else NULL */
+};
+
+/* Told of each change, on the machine thread. */
+typedef void machine_listener(void *opaque, const struct machine_news *news);
 
 /*
  * Build the machine and load the kernel; nothing runs yet. config must outlive
@@ -61,6 +82,11 @@ void machine_kill(struct machine *machine);
 
 /* Look whether disks' images have grown, and tell the guest. */
 void machine_refresh_disks(struct machine *machine);
+/*
+ * Pull the cable of a network card, or put it in again. It stays so over resets. Errors: -ENODEV,
+ * no card has this id, in words.
+ */
+int machine_set_link(struct machine *machine, const char *id, bool up, struct error *err);
 
 enum machine_state machine_state(const struct machine *machine);
 /* After MACHINE_ENDED: why, and the exit status of vmrun. */
@@ -80,7 +106,10 @@ struct console *machine_console(struct machine *machine);
 /* The terminal that hvc0 leads to has this size now. Without hvc0 nothing happens. */
 void machine_resize_virtio_console(struct machine *machine, uint16_t columns, uint16_t rows);
 
-/* Counters by name ("exits.pio", "serial0.tx_bytes"), for `vmrun stats`: called for each. */
+/*
+ * Counters by name ("exits.pio", "disk.root.q0.requests"), for `vmrun stats`: called for each. No
+ * disk or network card is held up, however busy.
+ */
 typedef void machine_stat_fn(void *opaque, const char *name, uint64_t value);
 void machine_stats(const struct machine *machine, machine_stat_fn *fn, void *opaque);
 

@@ -53,6 +53,8 @@ struct virtio_ops {
      * device's loop. It may ring without a request, and once for many: pop until 0.
      */
     void (*kick)(struct virtio_device *vdev, unsigned queue);
+    /* Optional; without it they are q0, q1 … Any thread, without the lock. */
+    void (*queue_name)(const struct virtio_device *vdev, unsigned queue, char *buf, size_t len);
 };
 
 struct virtio_device {
@@ -138,6 +140,13 @@ bool virtio_has(const struct virtio_device *vdev, unsigned feature_bit);
  */
 /* NOLINTBEGIN(bugprone-macro-parentheses): offsetof() takes none around a member */
 #define VIRTIO_STATE_FIELDS(T, vdev) \
+/*
+ * The counters of each queue: requests given back, bytes_out from the driver, bytes_in to it,
+ * kicks served, interrupts asked for. They outlive resets. Any thread; takes no lock.
+ */
+typedef void virtio_stat_fn(void *opaque, const char *queue, const char *name, uint64_t value);
+void virtio_stats(const struct device *dev, virtio_stat_fn *fn, void *opaque);
+
     PCI_STATE_FIELDS(T, vdev.pci), STATE(T, vdev.offered, .match = true), \
         STATE(T, vdev.negotiated), STATE(T, vdev.status), STATE(T, vdev.isr, .max = 3), \
         STATE(T, vdev.config_generation), STATE(T, vdev.config_pending), \

@@ -15,6 +15,13 @@
 
 /* virtio-blk, VIRTIO 1.2 "Block Device". Serves on the iothread; opens and closes the block itself.
  */
+struct virtio_blk_error {
+    enum block_op op;
+    uint64_t offset, bytes; /* of a flush 0 */
+    int code;               /* errno */
+    unsigned left_out;      /* errors before this one that were not told */
+    char words[96];         /* for a person: "write of 512 bytes at 0 failed: Input/output error" */
+};
 struct virtio_blk_params {
     const char *id; /* "root" */
     const char *path;
@@ -23,12 +30,26 @@ struct virtio_blk_params {
     enum block_cache cache;
     unsigned queues;
     struct iothread *thread; /* one for each disk; outlives the device */
+    /*
+     * Optional: a request has failed, and the guest was told. One in five seconds at most. On the
+     * disk's thread, or on one that pauses or resets it; with the device's lock held.
+     */
+    void (*io_error)(void *opaque, const struct virtio_blk_error *error);
+    void *io_error_opaque;
     int (*fault)(void *opaque, const struct block_request *request, uint64_t *delay_ns); /* tests */
     void *fault_opaque;
 };
 int virtio_blk_create(struct platform *platform, struct device *host,
                       const struct virtio_blk_params *params, struct device **ret_dev,
                       struct error *err);
+struct virtio_blk_stats {
+    /* What was done: */
+    uint64_t reads, read_bytes, writes, written_bytes, discards, zeroings;
+    uint64_t flushes; /* also those that stand behind a write of a driver that never flushes */
+    uint64_t errors;  /* what failed */
+};
+/* Any thread; takes no lock. */
+void virtio_blk_stats(const struct device *dev, struct virtio_blk_stats *ret_stats);
 /* The image may have grown: look, and tell the driver. Takes the lock. */
 void virtio_blk_refresh(struct device *dev);
 
@@ -60,7 +81,8 @@ struct virtio_net_stats {
     uint64_t tx_dropped; /* no frame, or the link was down */
     uint64_t tx_waits;   /* the host was full: sent later, not lost */
 };
-void virtio_net_stats(struct device *dev, struct virtio_net_stats *ret_stats); /* takes the lock */
+/* Any thread; takes no lock. */
+void virtio_net_stats(struct device *dev, struct virtio_net_stats *ret_stats);
 
 /* virtio-rng, "Entropy Device": getrandom(2). */
 int virtio_rng_create(struct platform *platform, struct device *host, struct loop *loop,

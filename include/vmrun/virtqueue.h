@@ -14,8 +14,8 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "vmrun/device.h"
 #include "vmrun/memory.h"
-#include "vmrun/state.h"
 
 #define VIRTQ_MAX_SIZE 1024  /* entries; a power of two */
 #define VIRTQ_MAX_CHAIN 1024 /* buffers in one request */
@@ -33,12 +33,17 @@ struct virtqueue {
     uint16_t signalled_used; /* next_used when the driver was last told */
     bool quiet;              /* the driver was told to ring no doorbell */
     bool broken;             /* until reset: the driver broke the ring */
-    uint64_t requests, bytes_out, bytes_in, kicks, interrupts; /* counted, for stats */
 
     /* Derived: the rings as host memory, and what is known without looking there again. */
     uint8_t *desc_at, *avail_at, *used_at;
     uint64_t in_flight[VIRTQ_MAX_SIZE / 64]; /* heads popped and not pushed yet */
     uint16_t seen_avail;                     /* the driver's index when last read */
+
+    /*
+     * For stats, by counter_add(); a reset stops short of them. Requests and bytes_in (to the
+     * driver) count when they are given back, bytes_out when they are taken.
+     */
+    uint64_t requests, bytes_out, bytes_in, kicks, interrupts;
 };
 
 /* One request from the driver, as host memory. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vmrun pause, resume, reset, stop, kill.
+ * vmrun pause, resume, reset, refresh, stop, kill.
  *
  * stop and kill return when the machine's process is gone: its name, disks and
  * memory are free then. That the machine ended by itself meanwhile is success.
@@ -31,6 +31,11 @@ int cli_resume(const struct cli_args *args, struct error *err)
 int cli_reset(const struct cli_args *args, struct error *err)
 {
     return call_only(args, "vm.reset", err);
+}
+
+int cli_refresh(const struct cli_args *args, struct error *err)
+{
+    return call_only(args, "vm.disks.refresh", err);
 }
 
 static int kill_and_wait(struct control_client *client, const char *name, struct error *err)

@@ -83,13 +83,13 @@ static int configure(struct run *run, const struct cli_args *args, struct error 
     return CLI_FAILED;
 }
 
-static void listen_to_machine(void *opaque, enum machine_event event, const char *detail)
+static void listen_to_machine(void *opaque, const struct machine_news *news)
 {
     struct run *run = opaque;
 
-    if (event == MACHINE_EVENT_CRASH && !run->report)
-        run->report = strdup(detail);
-    control_server_event(run->server, event, detail);
+    if (news->event == MACHINE_EVENT_CRASH && !run->report)
+        run->report = strdup(news->detail);
+    control_server_event(run->server, news);
     if (machine_state(run->machine) == MACHINE_ENDED)
         loop_stop(run->loop);
 }

@@ -1,35 +1,37 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vmrun stats: a machine's counters, or what they grow by in each second. */
+/*
+ * vmrun stats: a machine's counters, or what they grow by in each second.
+ *
+ * A queue's five counters are one row of a table; every other counter is a line. Which is which
+ * the names say: "disk.root.q0.requests" is the first of a queue's.
+ */
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "verbs.h"
 
-static int name_width(json_t *counters)
-{
-    const char *name;
-    json_t *value;
-    int width = 0;
+static const struct timespec one_second = {.tv_sec = 1};
 
-    json_object_foreach(counters, name, value)
-    {
-        if ((int)strlen(name) > width)
-            width = (int)strlen(name);
-    }
-    return width;
-}
+/* The counters of a queue, as they are called and as columns. */
+static const struct column {
+    const char *name, *title;
+} columns[] = {
+    {"requests", "requests"}, {"bytes_out", "bytes from guest"}, {"bytes_in", "bytes to guest"},
+    {"kicks", "kicks"},       {"interrupts", "interrupts"},
+};
+#define COLUMNS (sizeof(columns) / sizeof(columns[0]))
+#define COLUMN_WIDTH 16
+#define NAME_MAX_BYTES 128
 
-static void print_totals(json_t *stats)
-{
-    json_t *counters = json_object_get(stats, "counters"), *value;
-    int width = name_width(counters);
-    const char *name;
-
-    json_object_foreach(counters, name, value)
-        printf("%-*s %15lld\n", width, name, json_integer_value(value));
-}
+struct report {
+    const json_t *before; /* NULL: totals */
+    json_t *now;
+    double seconds;  /* between the two */
+    const char *eol; /* how a line ends: on a terminal that is refreshed it wipes the rest */
+};
 
 static double seconds_between(const json_t *before, const json_t *now)
 {
@@ -39,49 +41,179 @@ static double seconds_between(const json_t *before, const json_t *now)
     return ns > 0 ? (double)ns / 1e9 : 1;
 }
 
-static double rate(const json_t *before, const char *name, const json_t *value, double seconds)
+static json_int_t total(const json_t *stats, const char *name)
 {
-    const json_t *old = json_object_get(json_object_get(before, "counters"), name);
+    return json_integer_value(json_object_get(json_object_get(stats, "counters"), name));
+}
 
-    return (double)(json_integer_value(value) - json_integer_value(old)) / seconds;
+static double rate(const struct report *r, const char *name)
+{
+    return (double)(total(r->now, name) - total(r->before, name)) / r->seconds;
+}
+
+/*
+ * The queue that a counter belongs to, as far as its last dot: the length of "disk.root.q0" of
+ * "disk.root.q0.kicks". 0: it is no queue's, for those have a counter of every column.
+ */
+static size_t queue_length(const json_t *counters, const char *name)
+{
+    const char *dot = strrchr(name, '.');
+    char sibling[NAME_MAX_BYTES];
+
+    if (!dot)
+        return 0;
+    for (size_t i = 0; i < COLUMNS; i++) {
+        snprintf(sibling, sizeof(sibling), "%.*s.%s", (int)(dot - name), name, columns[i].name);
+        if (!json_object_get(counters, sibling))
+            return 0;
+    }
+    return (size_t)(dot - name);
+}
+
+static void print_plain(const struct report *r)
+{
+    json_t *counters = json_object_get(r->now, "counters"), *value;
+    const char *name;
+    int width = 0;
+
+    json_object_foreach(counters, name, value)
+    {
+        if ((int)strlen(name) > width && !queue_length(counters, name))
+            width = (int)strlen(name);
+    }
+    if (r->before)
+        printf("%-*s %12s %15s%s", width, "", "per second", "total", r->eol);
+    json_object_foreach(counters, name, value)
+    {
+        if (queue_length(counters, name))
+            continue;
+        printf("%-*s", width, name);
+        if (r->before)
+            printf(" %12.1f", rate(r, name));
+        printf(" %15lld%s", json_integer_value(value), r->eol);
+    }
+}
+
+static void print_queue(const struct report *r, const char *queue, int length, int width)
+{
+    char name[NAME_MAX_BYTES];
+
+    printf("%-*.*s", width, length, queue);
+    for (size_t i = 0; i < COLUMNS; i++) {
+        snprintf(name, sizeof(name), "%.*s.%s", length, queue, columns[i].name);
+        if (r->before)
+            printf(" %*.1f", COLUMN_WIDTH, rate(r, name));
+        else
+            printf(" %*lld", COLUMN_WIDTH, total(r->now, name));
+    }
+    printf("%s", r->eol);
+}
+
+static void print_queues(const struct report *r)
+{
+    const char *title = r->before ? "per second" : "queue", *name;
+    json_t *counters = json_object_get(r->now, "counters"), *value;
+    int width = 0;
+
+    json_object_foreach(counters, name, value)
+    {
+        size_t length = queue_length(counters, name);
+        if ((int)length > width)
+            width = (int)length;
+    }
+    if (width == 0)
+        return;
+    if (width < (int)strlen(title))
+        width = (int)strlen(title);
+    printf("%s%-*s", r->eol, width, title);
+    for (size_t i = 0; i < COLUMNS; i++)
+        printf(" %*s", COLUMN_WIDTH, columns[i].title);
+    printf("%s", r->eol);
+    json_object_foreach(counters, name, value)
+    {
+        size_t length = queue_length(counters, name);
+
+        if (length && strcmp(name + length + 1, columns[0].name) == 0)
+            print_queue(r, name, (int)length, width);
+    }
+}
+
+static void print_totals(json_t *stats)
+{
+    const struct report r = {.now = stats, .eol = "\n"};
+
+    print_plain(&r);
+    print_queues(&r);
 }
 
 static void print_rates(const json_t *before, json_t *now)
 {
-    json_t *counters = json_object_get(now, "counters"), *value;
-    double seconds = seconds_between(before, now);
-    int width = name_width(counters);
-    const char *name;
+    bool refreshes = isatty(STDOUT_FILENO);
+    const struct report r = {
+        .before = before,
+        .now = now,
+        .seconds = seconds_between(before, now),
+        .eol = refreshes ? "\033[K\n" : "\n",
+    };
 
-    if (isatty(STDOUT_FILENO))
-        printf("\033[H\033[J");
-    printf("%-*s %12s %15s\n", width, "", "per second", "total");
-    json_object_foreach(counters, name, value)
-        printf("%-*s %12.1f %15lld\n", width, name, rate(before, name, value, seconds),
-               json_integer_value(value));
-    if (!isatty(STDOUT_FILENO))
-        printf("\n");
+    if (refreshes)
+        printf("\033[H");
+    print_plain(&r);
+    print_queues(&r);
+    printf("%s", refreshes ? "\033[J" : "\n");
 }
 
 static void print_rates_json(const json_t *before, json_t *now)
 {
+    const struct report r = {.before = before, .now = now, .seconds = seconds_between(before, now)};
     json_t *counters = json_object_get(now, "counters"), *rates = json_object(), *value;
-    double seconds = seconds_between(before, now);
     const char *name;
 
     json_object_foreach(counters, name, value)
-        json_object_set_new(rates, name, json_real(rate(before, name, value, seconds)));
+        json_object_set_new(rates, name, json_real(rate(&r, name)));
     cli_print_json(json_pack("{s:O, s:O, s:o}", "time_ns", json_object_get(now, "time_ns"),
                              "counters", counters, "per_second", rates));
 }
 
+/*
+ * What ends the watch is taken between two reports, so that none is cut short and the terminal
+ * is left at the beginning of a line.
+ */
+static void hold_signals(sigset_t *set)
+{
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+    struct sigaction action;
+
+    sigemptyset(set);
+    for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+        if (sigaction(signals[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN)
+            sigaddset(set, signals[i]);
+    sigprocmask(SIG_BLOCK, set, NULL);
+}
+
+/* Rest for a second. Returns the signal that came meanwhile, or 0. */
+static int rest(const sigset_t *signals)
+{
+    int signal;
+
+    do
+        signal = sigtimedwait(signals, NULL, &one_second);
+    while (signal < 0 && errno == EINTR);
+    return signal > 0 ? signal : 0;
+}
+
+/* Returns an exit status: Ctrl-C is how a watch ends well. */
 static int watch(struct control_client *client, bool json, struct error *err)
 {
     json_t *before = NULL, *now = NULL;
-    int r;
+    int r = 0, signal = 0;
+    sigset_t signals;
 
-    while ((r = control_client_call(client, "vm.stats", NULL, CLI_CALL_TIMEOUT_MS, &now, err)) ==
-           0) {
+    hold_signals(&signals);
+    if (!json && isatty(STDOUT_FILENO))
+        printf("\033[H\033[J");
+    while (!signal && (r = control_client_call(client, "vm.stats", NULL, CLI_CALL_TIMEOUT_MS, &now,
+                                               err)) == 0) {
         if (before && json)
             print_rates_json(before, now);
         else if (before)
@@ -90,10 +222,16 @@ static int watch(struct control_client *client, bool json, struct error *err)
         before = now;
         if (fflush(stdout) != 0)
             break; /* main says why */
-        sleep(1);
+        signal = rest(&signals);
     }
     json_decref(before);
-    return r;
+    if (signal)
+        return signal == SIGINT ? CLI_OK : 128 + signal;
+    if (r == -EPIPE) { /* the machine ended: so does the watch */
+        *err = (struct error){0};
+        return CLI_OK;
+    }
+    return r < 0 ? CLI_FAILED : CLI_OK;
 }
 
 int cli_stats(const struct cli_args *args, struct error *err)
@@ -105,13 +243,9 @@ int cli_stats(const struct cli_args *args, struct error *err)
     if (cli_open(args->operands[0], &client, err) < 0)
         return CLI_FAILED;
     if (cli_has(args, "--watch")) {
-        int r = watch(client, json, err);
+        int status = watch(client, json, err);
         control_client_close(client);
-        if (r == -EPIPE) { /* the machine ended: so does the watch */
-            *err = (struct error){0};
-            return CLI_OK;
-        }
-        return r < 0 ? CLI_FAILED : CLI_OK;
+        return status;
     }
     int r = control_client_call(client, "vm.stats", NULL, CLI_CALL_TIMEOUT_MS, &stats, err);
     control_client_close(client);

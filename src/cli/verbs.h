@@ -20,6 +20,7 @@ int cli_status(const struct cli_args *args, struct error *err);
 int cli_pause(const struct cli_args *args, struct error *err);
 int cli_resume(const struct cli_args *args, struct error *err);
 int cli_reset(const struct cli_args *args, struct error *err);
+int cli_refresh(const struct cli_args *args, struct error *err);
 int cli_stop(const struct cli_args *args, struct error *err);
 int cli_kill(const struct cli_args *args, struct error *err);
 int cli_console(const struct cli_args *args, struct error *err);

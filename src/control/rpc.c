@@ -99,6 +99,20 @@ static json_t *vm_disks_refresh(const struct rpc_target *t, struct error *err)
     return state_object(t);
 }
 
+static json_t *vm_nets_link(const struct rpc_target *t, const json_t *params, struct error *err)
+{
+    json_error_t where;
+    const char *id;
+    int up;
+
+    if (json_unpack_ex((json_t *)params, &where, JSON_STRICT, "{s:s, s:b}", "id", &id, "up", &up)) {
+        error_set(err, EINVAL, "vm.nets.link takes {\"id\": TEXT, \"up\": true or false}: %s",
+                  where.text);
+        return NULL;
+    }
+    return machine_set_link(t->machine, id, up, err) < 0 ? NULL : state_object(t);
+}
+
 static void add_stat(void *opaque, const char *name, uint64_t value)
 {
     json_object_set_new(opaque, name, json_integer((json_int_t)value));
@@ -155,22 +169,28 @@ static json_t *rpc_methods(const struct rpc_target *t, struct error *err);
 static const struct method {
     const char *name;
     json_t *(*call)(const struct rpc_target *target, struct error *err); /* NULL: err is filled */
+    /* In its place, for one with parameters. EINVAL: they are wrong. */
+    json_t *(*call_with)(const struct rpc_target *target, const json_t *params, struct error *err);
     enum rpc_effect effect;
     const char *summary;
 } methods[] = {
-    {"vm.status", vm_status, RPC_NONE, "what the machine is and how it does"},
-    {"vm.pause", vm_pause, RPC_NONE, "stop the vCPUs; no effect when paused"},
-    {"vm.resume", vm_resume, RPC_NONE, "let the vCPUs run; no effect when running"},
-    {"vm.reset", vm_reset, RPC_NONE, "as the reset button does"},
-    {"vm.stop", vm_stop, RPC_NONE, "press the power button; the guest decides"},
-    {"vm.kill", vm_kill, RPC_NONE, "end the machine at once"},
-    {"vm.disks.refresh", vm_disks_refresh, RPC_NONE, "tell the guest of images that have grown"},
-    {"vm.stats", vm_stats, RPC_NONE, "counters since the start"},
-    {"vm.config", vm_config, RPC_NONE, "the effective configuration"},
-    {"console.attach", console_attach_method, RPC_ATTACH,
+    {"vm.status", vm_status, NULL, RPC_NONE, "what the machine is and how it does"},
+    {"vm.pause", vm_pause, NULL, RPC_NONE, "stop the vCPUs; no effect when paused"},
+    {"vm.resume", vm_resume, NULL, RPC_NONE, "let the vCPUs run; no effect when running"},
+    {"vm.reset", vm_reset, NULL, RPC_NONE, "as the reset button does"},
+    {"vm.stop", vm_stop, NULL, RPC_NONE, "press the power button; the guest decides"},
+    {"vm.kill", vm_kill, NULL, RPC_NONE, "end the machine at once"},
+    {"vm.disks.refresh", vm_disks_refresh, NULL, RPC_NONE,
+     "tell the guest of images that have grown"},
+    {"vm.nets.link", NULL, vm_nets_link, RPC_NONE,
+     "pull the cable of a network card, or put it in again"},
+    {"vm.stats", vm_stats, NULL, RPC_NONE, "counters since the start"},
+    {"vm.config", vm_config, NULL, RPC_NONE, "the effective configuration"},
+    {"console.attach", console_attach_method, NULL, RPC_ATTACH,
      "make this connection the serial console, scrollback first"},
-    {"events.subscribe", events_subscribe, RPC_SUBSCRIBE, "have events told on this connection"},
-    {"rpc.methods", rpc_methods, RPC_NONE, "this list"},
+    {"events.subscribe", events_subscribe, NULL, RPC_SUBSCRIBE,
+     "have events told on this connection"},
+    {"rpc.methods", rpc_methods, NULL, RPC_NONE, "this list"},
 };
 #define METHODS (sizeof(methods) / sizeof(methods[0]))
 
@@ -267,20 +287,22 @@ static char *call_method(const struct rpc_target *target, const json_t *request,
         unknown_method(name, words, sizeof(words));
         return id ? error_line(json_incref(id), RPC_METHOD_NOT_FOUND, 0, words) : NULL;
     }
-    if (params && (!json_is_object(params) || json_object_size(params) > 0)) {
+    if (m->call && params && (!json_is_object(params) || json_object_size(params) > 0)) {
         snprintf(words, sizeof(words), "%s takes no parameters", name);
         return id ? error_line(json_incref(id), RPC_INVALID_PARAMS, 0, words) : NULL;
     }
     if (m->effect == RPC_ATTACH && !id)
         return NULL; /* its answer is what divides the requests from the raw stream */
 
-    json_t *result = m->call(target, &err);
+    json_t *result = m->call ? m->call(target, &err) : m->call_with(target, params, &err);
     if (result)
         *effect = m->effect;
     if (!id) {
         json_decref(result);
         return NULL;
     }
+    if (!result && m->call_with && err.code == EINVAL)
+        return error_line(json_incref(id), RPC_INVALID_PARAMS, 0, err.msg);
     if (!result)
         return error_line(json_incref(id), err.code ? RPC_REFUSED : RPC_INTERNAL_ERROR, err.code,
                           err.code ? err.msg : "out of memory");
@@ -316,18 +338,34 @@ int rpc_execute(const struct rpc_target *target, const char *line, size_t len, c
     return 0;
 }
 
-char *rpc_event_line(const struct machine *machine, enum machine_event event, const char *detail)
+/* What an event of this kind says besides. */
+static void add_io_error(json_t *params, const struct machine_io_error *e)
+{
+    json_object_set_new(params, "device", text(e->device));
+    json_object_set_new(params, "op", text(e->op));
+    json_object_set_new(params, "offset", json_integer((json_int_t)e->offset));
+    json_object_set_new(params, "bytes", json_integer((json_int_t)e->bytes));
+    json_object_set_new(params, "errno", json_integer(e->code));
+    json_object_set_new(params, "left_out", json_integer(e->left_out));
+}
+
+char *rpc_event_line(const struct machine *machine, const struct machine_news *news)
 {
     static const char *const types[] = {
         [MACHINE_EVENT_STATE] = "state",
         [MACHINE_EVENT_RESET] = "reset",
         [MACHINE_EVENT_CRASH] = "crash",
+        [MACHINE_EVENT_IO_ERROR] = "io_error",
     };
     struct timespec now;
+    json_t *params;
 
     clock_gettime(CLOCK_REALTIME, &now);
-    return line_of(json_pack("{s:s, s:s, s:{s:s, s:s, s:o, s:f}}", "jsonrpc", "2.0", "method",
-                             "event", "params", "type", types[event], "state",
-                             machine_state_name(machine_state(machine)), "detail", text(detail),
-                             "time", (double)now.tv_sec + (double)now.tv_nsec / 1e9));
+    params = json_pack("{s:s, s:s, s:o, s:f}", "type", types[news->event], "state",
+                       machine_state_name(machine_state(machine)), "detail", text(news->detail),
+                       "time", (double)now.tv_sec + (double)now.tv_nsec / 1e9);
+    if (params && news->io_error)
+        add_io_error(params, news->io_error);
+    return line_of(
+        json_pack("{s:s, s:s, s:o}", "jsonrpc", "2.0", "method", "event", "params", params));
 }

@@ -36,6 +36,6 @@ int rpc_execute(const struct rpc_target *target, const char *line, size_t len, c
 
 /* Lines of their own, to be free()d; NULL when out of memory. */
 char *rpc_error_line(enum rpc_code code, const char *message);
-char *rpc_event_line(const struct machine *machine, enum machine_event event, const char *detail);
+char *rpc_event_line(const struct machine *machine, const struct machine_news *news);
 
 #endif

@@ -356,8 +356,7 @@ void control_server_destroy(struct control_server *server)
     free(server);
 }
 
-void control_server_event(struct control_server *server, enum machine_event event,
-                          const char *detail)
+void control_server_event(struct control_server *server, const struct machine_news *news)
 {
     char *line = NULL;
 
@@ -367,7 +366,7 @@ void control_server_event(struct control_server *server, enum machine_event even
     for (struct client *c = server->clients; c; c = c->next) {
         if (!c->subscribed || c->dead)
             continue;
-        if (!line && !(line = rpc_event_line(server->target.machine, event, detail)))
+        if (!line && !(line = rpc_event_line(server->target.machine, news)))
             break;
         client_send(c, line);
         client_settle(c);

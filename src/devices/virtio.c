@@ -13,6 +13,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <linux/virtio_config.h>
+#include <stdio.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -50,7 +51,7 @@ void virtio_notify(struct virtio_device *vdev, unsigned queue)
         return; /* resume asks again */
     if (!virtqueue_needs_interrupt(vq))
         return;
-    vq->interrupts++;
+    counter_add(&vq->interrupts, 1);
     interrupt(vdev, vdev->queue_vector[queue], ISR_QUEUE);
 }
 
@@ -263,6 +264,29 @@ static bool vector_is_good(const struct virtio_device *vdev, uint16_t vector)
 static const char *contradiction(const struct virtio_device *vdev)
 {
     uint8_t status = vdev->status;
+/* What it did */
+
+void virtio_stats(const struct device *dev, virtio_stat_fn *fn, void *opaque)
+{
+    const struct virtio_device *vdev =
+        container_of((struct device *)dev, struct virtio_device, pci.dev);
+
+    for (unsigned i = 0; i < vdev->queue_count; i++) {
+        const struct virtqueue *vq = &vdev->queues[i];
+        char queue[16];
+
+        if (vdev->ops->queue_name)
+            vdev->ops->queue_name(vdev, i, queue, sizeof(queue));
+        else
+            snprintf(queue, sizeof(queue), "q%u", i);
+        fn(opaque, queue, "requests", counter_read(&vq->requests));
+        fn(opaque, queue, "bytes_out", counter_read(&vq->bytes_out));
+        fn(opaque, queue, "bytes_in", counter_read(&vq->bytes_in));
+        fn(opaque, queue, "kicks", counter_read(&vq->kicks));
+        fn(opaque, queue, "interrupts", counter_read(&vq->interrupts));
+    }
+}
+
 
     if (status & ~STATUS_ALL)
         return "a status bit that does not exist";

@@ -18,8 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "virtio_blk_report.h"
 #include "vmrun/log.h"
-#include "vmrun/virtio_devices.h"
 
 #define QUEUE_SIZE 256
 #define SEGMENTS (QUEUE_SIZE - 2) /* of one request: header and status have a descriptor each */
@@ -58,7 +58,7 @@ struct virtio_blk {
     bool initialised;   /* virtio_init() was called */
     uint64_t capacity;  /* in sectors, as the driver was told */
     uint8_t serial[VIRTIO_BLK_ID_BYTES];
-    struct log_limit complaints;
+    struct blk_report report;
 };
 static_assert(offsetof(struct virtio_blk, vdev) == 0, "state offsets count from the device");
 static_assert(VIRTIO_MAX_QUEUES <= 64, "a bit for each queue");
@@ -136,24 +136,6 @@ static void notify(struct virtio_blk *blk)
     }
 }
 
-static void complain(struct virtio_blk *blk, const struct block_request *io, int result)
-{
-    static const char *const words[] = {
-        [BLOCK_READ] = "read",
-        [BLOCK_WRITE] = "write",
-        [BLOCK_FLUSH] = "flush",
-        [BLOCK_DISCARD] = "discard",
-        [BLOCK_WRITE_ZEROES] = "write of zeros",
-    };
-
-    if (io->op == BLOCK_FLUSH)
-        log_warn_limited(&blk->complaints, "%s: flush failed: %s", id(blk), strerror(-result));
-    else
-        log_warn_limited(&blk->complaints, "%s: %s of %llu bytes at %llu failed: %s", id(blk),
-                         words[io->op], (unsigned long long)io->bytes,
-                         (unsigned long long)io->offset, strerror(-result));
-}
-
 static void queue_io(struct request *request)
 {
     int r = block_queue(request->blk->block, &request->io);
@@ -166,8 +148,7 @@ static void done(struct block_request *io, int result)
     struct request *request = container_of(io, struct request, io);
     struct virtio_blk *blk = request->blk;
 
-    if (result < 0)
-        complain(blk, io, result);
+    blk_report_done(&blk->report, io, result);
     /* A driver that does not flush was promised that a write is durable when it is answered. */
     if (result == 0 && (io->op == BLOCK_WRITE || io->op == BLOCK_WRITE_ZEROES) &&
         !virtio_has(&blk->vdev, VIRTIO_BLK_F_FLUSH) && !blk->stopping) {
@@ -416,6 +397,11 @@ void virtio_blk_refresh(struct device *dev)
 
 /* Life */
 
+void virtio_blk_stats(const struct device *dev, struct virtio_blk_stats *ret_stats)
+{
+    blk_report_stats(&self((struct device *)dev)->report, ret_stats);
+}
+
 static void virtio_blk_stop(struct virtio_device *vdev)
 {
     struct virtio_blk *blk = self(&vdev->pci.dev);
@@ -565,6 +551,8 @@ int virtio_blk_create(struct platform *platform, struct device *host,
     blk->thread = params->thread;
     memcpy(blk->serial, serial, strnlen(serial, sizeof(blk->serial)));
     snprintf(name, sizeof(name), "disk %s", params->id);
+    blk->report = (struct blk_report){
+        .id = id(blk), .io_error = params->io_error, .io_error_opaque = params->io_error_opaque};
     r = open_image(blk, params, err);
     if (r == 0)
         r = create_requests(blk, params, err);

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <linux/virtio_console.h>
 #include <linux/virtio_ids.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -250,6 +251,13 @@ static const struct device_ops virtio_console_device_ops = {
     .state = &virtio_console_state,
 };
 
+static void virtio_console_queue_name(const struct virtio_device *vdev, unsigned queue, char *buf,
+                                      size_t len)
+{
+    (void)vdev;
+    snprintf(buf, len, "%s", queue == RECEIVE ? "rx" : "tx");
+}
+
 static const struct virtio_ops virtio_console_ops = {
     .type = "virtio-console",
     .device_id = VIRTIO_ID_CONSOLE,
@@ -259,6 +267,7 @@ static const struct virtio_ops virtio_console_ops = {
     .start = virtio_console_start,
     .stop = virtio_console_stop,
     .kick = virtio_console_kick,
+    .queue_name = virtio_console_queue_name,
 };
 
 int virtio_console_create(struct platform *platform, struct device *host, struct loop *loop,

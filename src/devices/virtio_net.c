@@ -11,6 +11,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <linux/virtio_ids.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -77,14 +78,14 @@ static bool send_one(struct net_pair *pair, const struct virtq_chain *chain)
         n = netdev_send(net->netdev, pair->index, chain->iov, chain->out);
     if (n == -EAGAIN) {
         virtqueue_unpop(tx_queue(pair), chain);
-        net->stats.tx_waits++;
+        counter_add(&net->stats.tx_waits, 1);
         return false;
     }
     if (n < 0) {
-        net->stats.tx_dropped++;
+        counter_add(&net->stats.tx_dropped, 1);
     } else {
-        net->stats.tx_frames++;
-        net->stats.tx_bytes += chain->out_bytes - HEADER;
+        counter_add(&net->stats.tx_frames, 1);
+        counter_add(&net->stats.tx_bytes, chain->out_bytes - HEADER);
     }
     virtqueue_fill_head(tx_queue(pair), chain->head, 0);
     return true;
@@ -232,9 +233,28 @@ void virtio_net_announce(struct device *dev)
 
 void virtio_net_stats(struct device *dev, struct virtio_net_stats *ret_stats)
 {
-    pthread_mutex_lock(&dev->lock);
-    *ret_stats = from_device(dev)->stats;
-    pthread_mutex_unlock(&dev->lock);
+    const struct virtio_net_stats *stats = &from_device(dev)->stats;
+
+    *ret_stats = (struct virtio_net_stats){
+        .rx_frames = counter_read(&stats->rx_frames),
+        .rx_bytes = counter_read(&stats->rx_bytes),
+        .tx_frames = counter_read(&stats->tx_frames),
+        .tx_bytes = counter_read(&stats->tx_bytes),
+        .rx_filtered = counter_read(&stats->rx_filtered),
+        .rx_dropped = counter_read(&stats->rx_dropped),
+        .tx_dropped = counter_read(&stats->tx_dropped),
+        .tx_waits = counter_read(&stats->tx_waits),
+    };
+}
+
+/* By its place: for a driver without MQ the control queue of several pairs is the one after tx0. */
+static void virtio_net_queue_name(const struct virtio_device *vdev, unsigned queue, char *buf,
+                                  size_t len)
+{
+    if (queue == vdev->queue_count - 1)
+        snprintf(buf, len, "ctrl");
+    else
+        snprintf(buf, len, "%s%u", queue % 2 ? "tx" : "rx", queue / 2);
 }
 
 /* Life */
@@ -295,8 +315,7 @@ static void virtio_net_reset(struct device *dev)
 
     virtio_reset(dev);
     net_ctrl_reset(net);
-    net->unplugged = false;
-    net->link = netdev_link_up(net->netdev);
+    net->link = !net->unplugged && netdev_link_up(net->netdev); /* the cable is the operator's */
 }
 
 static void virtio_net_pause(struct device *dev)
@@ -424,6 +443,7 @@ static const struct virtio_ops virtio_net_ops = {
     .start = virtio_net_start,
     .stop = virtio_net_stop,
     .kick = virtio_net_kick,
+    .queue_name = virtio_net_queue_name,
 };
 
 struct watches {

@@ -125,8 +125,8 @@ static void deliver(struct net_pair *pair, uint64_t bytes)
     if (!(net->guest_offloads >> VIRTIO_NET_F_GUEST_CSUM & 1))
         iov_from_buf(pair->rx_iov + pair->iov_first, pair->iov_end - pair->iov_first,
                      offsetof(struct virtio_net_hdr_v1, flags), &no_flags, sizeof(no_flags));
-    net->stats.rx_frames++;
-    net->stats.rx_bytes += bytes - HEADER;
+    counter_add(&net->stats.rx_frames, 1);
+    counter_add(&net->stats.rx_bytes, bytes - HEADER);
     while (bytes) {
         uint64_t part = bytes < pair->held[0].bytes ? bytes : pair->held[0].bytes;
 
@@ -145,7 +145,7 @@ static int deliver_pending(struct net_pair *pair)
 
         if (!never)
             return 0;
-        pair->net->stats.rx_dropped++;
+        counter_add(&pair->net->stats.rx_dropped, 1);
         pair->pending = 0;
         return 1;
     }
@@ -162,7 +162,7 @@ static void keep_pending(struct net_pair *pair, uint64_t bytes)
     uint64_t over = bytes - pair->capacity;
 
     if (!pair->net->mergeable || bytes > NETDEV_MAX_FRAME) {
-        pair->net->stats.rx_dropped++;
+        counter_add(&pair->net->stats.rx_dropped, 1);
         return;
     }
     memmove(pair->spill + pair->capacity, pair->spill, over);
@@ -208,7 +208,7 @@ static int receive_one(struct net_pair *pair)
     if (accepted)
         keep_pending(pair, bytes);
     else
-        net->stats.rx_filtered++;
+        counter_add(&net->stats.rx_filtered, 1);
     return 1;
 }
 

@@ -25,16 +25,11 @@ void virtqueue_init(struct virtqueue *vq, struct guest_memory *memory, uint16_t 
 
 void virtqueue_reset(struct virtqueue *vq)
 {
-    *vq = (struct virtqueue){
-        .memory = vq->memory,
-        .size = vq->max_size,
-        .max_size = vq->max_size,
-        .requests = vq->requests,
-        .bytes_out = vq->bytes_out,
-        .bytes_in = vq->bytes_in,
-        .kicks = vq->kicks,
-        .interrupts = vq->interrupts,
-    };
+    const struct virtqueue fresh = {
+        .memory = vq->memory, .size = vq->max_size, .max_size = vq->max_size};
+
+    /* Another thread may be reading the counts, which come last. */
+    memcpy(vq, &fresh, offsetof(struct virtqueue, requests));
 }
 
 void virtqueue_stop(struct virtqueue *vq)
@@ -260,8 +255,7 @@ static int take(struct virtqueue *vq, struct virtq_chain *chain)
 
     vq->in_flight[head / 64] |= bit;
     vq->next_avail++;
-    vq->requests++;
-    vq->bytes_out += chain->out_bytes;
+    counter_add(&vq->bytes_out, chain->out_bytes);
     return 1;
 }
 
@@ -286,8 +280,7 @@ void virtqueue_unpop(struct virtqueue *vq, const struct virtq_chain *chain)
     assert(vq->in_flight[chain->head / 64] >> chain->head % 64 & 1);
     vq->in_flight[chain->head / 64] &= ~(UINT64_C(1) << chain->head % 64);
     vq->next_avail--;
-    vq->requests--;
-    vq->bytes_out -= chain->out_bytes;
+    counter_add(&vq->bytes_out, -chain->out_bytes);
 }
 
 /* Giving them back */
@@ -318,7 +311,8 @@ void virtqueue_fill_head(struct virtqueue *vq, uint16_t head, uint32_t written)
     if (vq->broken || head >= vq->size || !(vq->in_flight[head / 64] & bit))
         return;
     vq->in_flight[head / 64] &= ~bit;
-    vq->bytes_in += written;
+    counter_add(&vq->requests, 1);
+    counter_add(&vq->bytes_in, written);
 
     uint64_t offset = used_ring_offset(vq->next_used & (vq->size - 1));
     uint32_t *element = (uint32_t *)(vq->used_at + offset);

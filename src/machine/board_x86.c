@@ -109,8 +109,11 @@ static int create_small_virtio(struct machine *m, struct error *err)
 {
     struct platform *p = &m->platform;
 
-    if (m->config->rng && added(m, virtio_rng_create(p, m->pci_host, m->loop, next(m), err)) < 0)
-        return -err->code;
+    if (m->config->rng) {
+        if (added(m, virtio_rng_create(p, m->pci_host, m->loop, next(m), err)) < 0)
+            return -err->code;
+        m->rng = m->devices[m->device_count - 1];
+    }
     if (!m->virtio_console)
         return 0;
     if (added(m, virtio_console_create(p, m->pci_host, m->loop, m->virtio_console, next(m), err)) <

@@ -11,6 +11,7 @@
 #include "vmrun/machine.h"
 #include "vmrun/memory.h"
 #include "vmrun/netdev.h"
+#include "vmrun/virtio_devices.h"
 
 #define MACHINE_MAX_DEVICES 64
 #define DISK_MAX_QUEUES 32
@@ -20,6 +21,13 @@ struct machine_request {
     enum { REQUEST_NONE, REQUEST_POWEROFF, REQUEST_RESET, REQUEST_EXIT, REQUEST_CRASH } what;
     int status;   /* REQUEST_EXIT */
     char *report; /* REQUEST_CRASH; may be NULL */
+};
+
+/* The last error of a disk, on its way from the disk's thread to the machine's. */
+struct machine_disk_error {
+    struct machine *machine;
+    pthread_mutex_t lock; /* guards the error */
+    struct virtio_blk_error error;
 };
 
 struct machine {
@@ -38,13 +46,14 @@ struct machine {
 
     struct iothread *disk_threads[CONFIG_MAX_DISKS]; /* as in the configuration */
     struct device *disks[CONFIG_MAX_DISKS];          /* of the devices, in the same order */
+    struct machine_disk_error disk_errors[CONFIG_MAX_DISKS];
     struct machine_net {
         struct netdev *netdev;
         struct iothread *thread;
         struct device *dev;         /* of the devices */
     } nets[CONFIG_MAX_NETS];        /* as in the configuration */
     struct console *virtio_console; /* the client's side of hvc0, or NULL: there is none */
-    struct device *hvc0;
+    struct device *hvc0, *rng;      /* of the devices, or NULL */
 
     enum machine_state state;
     enum machine_end end;
@@ -64,6 +73,9 @@ extern const struct platform_ops machine_platform_ops;
 /* From a vCPU thread: ask the machine thread to act; the vCPUs stop. Takes over report. */
 void machine_request(struct machine *m, int what, int status, char *report);
 
+/* Tell the listener. Machine thread. */
+void machine_tell(struct machine *m, const struct machine_news *news);
+
 /* The board: what is where. One file per architecture. */
 void board_memory_layout(const struct vm_config *config, struct memory_layout *ret_layout);
 int board_create_devices(struct machine *m, struct error *err);
@@ -73,7 +85,6 @@ void machine_destroy_disk_threads(struct machine *m);
 /* The configuration's network cards; their threads and netdevs outlive them. */
 int machine_create_nets(struct machine *m, struct error *err);
 void machine_close_nets(struct machine *m);
-void machine_net_stats(const struct machine *m, machine_stat_fn *fn, void *opaque);
 /* Firmware tables, kernel, and the first vCPU's entry: what power-on and every reset do. */
 int board_load(struct machine *m, struct error *err);
 

@@ -16,7 +16,6 @@
 
 #include "vmrun/acpi_pm.h"
 #include "vmrun/log.h"
-#include "vmrun/serial.h"
 #include "vmrun/virtio_devices.h"
 
 const char *machine_state_name(enum machine_state state)
@@ -26,10 +25,15 @@ const char *machine_state_name(enum machine_state state)
     return names[state];
 }
 
-static void tell(struct machine *m, enum machine_event event, const char *detail)
+void machine_tell(struct machine *m, const struct machine_news *news)
 {
     if (m->listener)
-        m->listener(m->listener_opaque, event, detail);
+        m->listener(m->listener_opaque, news);
+}
+
+static void tell(struct machine *m, enum machine_event event, const char *detail)
+{
+    machine_tell(m, &(struct machine_news){.event = event, .detail = detail});
 }
 
 static void set_state(struct machine *m, enum machine_state state)
@@ -438,25 +442,4 @@ void machine_resize_virtio_console(struct machine *m, uint16_t columns, uint16_t
 {
     if (m->hvc0)
         virtio_console_resize(m->hvc0, columns, rows);
-}
-
-void machine_stats(const struct machine *m, machine_stat_fn *fn, void *opaque)
-{
-    uint64_t exits[KVM_EXIT_KINDS];
-    struct serial_stats serial;
-    char name[64];
-
-    kvm_vm_exit_counts(m->vm, exits);
-    for (unsigned i = 0; i < KVM_EXIT_KINDS; i++) {
-        snprintf(name, sizeof(name), "exits.%s", kvm_exit_kind_name(i));
-        fn(opaque, name, exits[i]);
-    }
-    serial_stats(m->serial, &serial);
-    fn(opaque, "serial0.tx_bytes", serial.tx_bytes);
-    fn(opaque, "serial0.rx_bytes", serial.rx_bytes);
-    fn(opaque, "serial0.tx_lost", serial.tx_lost);
-    machine_net_stats(m, fn, opaque);
-    fn(opaque, "bus.pio.unmapped", bus_unmapped_count(m->pio));
-    fn(opaque, "bus.mmio.unmapped", bus_unmapped_count(m->mmio));
-    fn(opaque, "resets", m->resets);
 }

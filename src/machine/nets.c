@@ -92,26 +92,12 @@ void machine_close_nets(struct machine *m)
     }
 }
 
-void machine_net_stats(const struct machine *m, machine_stat_fn *fn, void *opaque)
+int machine_set_link(struct machine *m, const char *id, bool up, struct error *err)
 {
-    for (unsigned i = 0; i < m->config->net_count; i++) {
-        struct virtio_net_stats s;
-        char name[64];
-
-        virtio_net_stats(m->nets[i].dev, &s);
-        const struct {
-            const char *name;
-            uint64_t value;
-        } rows[] = {
-            {"rx_frames", s.rx_frames},     {"rx_bytes", s.rx_bytes},
-            {"rx_filtered", s.rx_filtered}, {"rx_dropped", s.rx_dropped},
-            {"tx_frames", s.tx_frames},     {"tx_bytes", s.tx_bytes},
-            {"tx_dropped", s.tx_dropped},   {"tx_waits", s.tx_waits},
-        };
-
-        for (unsigned j = 0; j < sizeof(rows) / sizeof(rows[0]); j++) {
-            snprintf(name, sizeof(name), "net.%s.%s", m->config->nets[i].id, rows[j].name);
-            fn(opaque, name, rows[j].value);
+    for (unsigned i = 0; i < m->config->net_count; i++)
+        if (strcmp(m->config->nets[i].id, id) == 0) {
+            virtio_net_set_link(m->nets[i].dev, up);
+            return 0;
         }
-    }
+    return error_set(err, ENODEV, "no network card has the id \"%.64s\"", id);
 }

@@ -56,18 +56,19 @@ LOG_FUNCTION(log_warn, LOG_LEVEL_WARN)
 LOG_FUNCTION(log_info, LOG_LEVEL_INFO)
 LOG_FUNCTION(log_debug, LOG_LEVEL_DEBUG)
 
-void log_warn_limited(struct log_limit *limit, const char *fmt, ...)
+bool log_warn_limited(struct log_limit *limit, const char *fmt, ...)
 {
     uint64_t now = loop_now_ns();
     va_list args;
 
     if (now < limit->quiet_until_ns) {
         limit->left_out++;
-        return;
+        return false;
     }
     va_start(args, fmt);
     log_line(LOG_LEVEL_WARN, limit->left_out, fmt, args);
     va_end(args);
     limit->left_out = 0;
     limit->quiet_until_ns = now + LIMIT_NS;
+    return true;
 }

@@ -45,6 +45,19 @@ static const struct {
      "no parameters"},
     {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.kill\",\"params\":\"now\"}\n", -32602,
      "no parameters"},
+    {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.nets.link\"}\n", -32602,
+     "vm.nets.link takes {"},
+    {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.nets.link\",\"params\":[\"net0\",true]}\n",
+     -32602, "takes {"},
+    {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.nets.link\",\"params\":{\"id\":\"net0\"}}\n",
+     -32602, "up"},
+    {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.nets.link\",\"params\":{\"id\":\"net0\",\"up\":"
+     "1}}\n",
+     -32602, "true or false"},
+    {"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.nets.link\",\"params\":{\"id\":\"net0\",\"up\":"
+     "true,"
+     "\"x\":1}}\n",
+     -32602, "takes {"},
 };
 
 static void what_is_no_request_is_answered_by_its_code(void **state)
@@ -171,7 +184,8 @@ static void post_event(void *opaque)
 
     memset(detail, 'x', sizeof(detail) - 1);
     detail[sizeof(detail) - 1] = '\0';
-    control_server_event(f->server, MACHINE_EVENT_CRASH, detail);
+    control_server_event(f->server,
+                         &(struct machine_news){.event = MACHINE_EVENT_CRASH, .detail = detail});
     atomic_fetch_add(&f->posted, 1);
 }
 

@@ -66,13 +66,13 @@ static void every_method_is_listed_and_served(void **state)
     assert_int_equal(
         control_client_call(client, "rpc.methods", NULL, CONTROL_BENCH_TIMEOUT_MS, &methods, &err),
         0);
-    assert_int_equal(json_array_size(methods), 12);
+    assert_int_equal(json_array_size(methods), 13);
     json_array_foreach(methods, i, row)
     {
         const char *name = json_string_value(json_object_get(row, "name"));
 
         if (strcmp(name, "vm.reset") == 0 || strcmp(name, "vm.kill") == 0 ||
-            strcmp(name, "console.attach") == 0)
+            strcmp(name, "console.attach") == 0 || strcmp(name, "vm.nets.link") == 0)
             continue; /* tests of their own */
         control_client_close(client);
         assert_int_equal(control_client_open("web1", &client, &err), 0);
@@ -91,6 +91,28 @@ static void every_method_is_listed_and_served(void **state)
         json_integer_value(json_object_get(json_object_get(result, "counters"), "exits.mmio")), 9);
     json_decref(result);
     control_client_close(client);
+}
+
+static void a_card_s_link_is_set_by_its_id(void **state)
+{
+    static const char *const form = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.nets.link\","
+                                    "\"params\":{\"id\":\"%s\",\"up\":%s}}\n";
+    struct control_bench *bench = *state;
+    int fd = control_bench_dial(bench);
+    char line[160];
+
+    snprintf(line, sizeof(line), form, "net0", "true");
+    control_bench_say(fd, line);
+    assert_non_null(strstr(control_bench_hear(fd), "\"result\":{\"state\":\"running\"}"));
+    assert_int_equal(bench->machine.link, true);
+    snprintf(line, sizeof(line), form, "net0", "false");
+    control_bench_say(fd, line);
+    assert_non_null(strstr(control_bench_hear(fd), "\"result\":{\"state\":\"running\"}"));
+    assert_int_equal(bench->machine.link, false);
+    snprintf(line, sizeof(line), form, "net1", "true");
+    control_bench_say(fd, line);
+    control_bench_expect_error(control_bench_hear(fd), -32000, "no card net1");
+    close(fd);
 }
 
 static void the_machines_refusal_comes_in_its_words(void **state)
@@ -169,6 +191,39 @@ static void events_are_told_to_subscribers(void **state)
     assert_null(strstr(line, "\"id\""));
     close(fd);
     close(other);
+}
+
+/* On the loop, as the machine does it. */
+static void report_io_error(void *opaque)
+{
+    struct control_bench *f = opaque;
+    const struct machine_io_error error = {.device = "disk.root",
+                                           .op = "write",
+                                           .offset = 8192,
+                                           .bytes = 4096,
+                                           .code = ENOSPC,
+                                           .left_out = 3};
+
+    f->machine.listener(f->machine.opaque,
+                        &(struct machine_news){.event = MACHINE_EVENT_IO_ERROR,
+                                               .detail = "write of 4096 bytes at 8192 failed",
+                                               .io_error = &error});
+}
+
+static void an_io_error_is_told_with_its_place(void **state)
+{
+    struct control_bench *f = *state;
+    int fd = control_bench_dial(f);
+
+    control_bench_say(fd, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"events.subscribe\"}\n");
+    assert_non_null(strstr(control_bench_hear(fd), "\"result\""));
+    assert_int_equal(loop_post(f->loop, report_io_error, f), 0);
+    const char *line = control_bench_hear(fd);
+    assert_non_null(
+        strstr(line, "\"type\":\"io_error\",\"state\":\"running\",\"detail\":\"write of"));
+    assert_non_null(strstr(line, "\"device\":\"disk.root\",\"op\":\"write\",\"offset\":8192,"
+                                 "\"bytes\":4096,\"errno\":28,\"left_out\":3}}"));
+    close(fd);
 }
 
 static void attaching_turns_the_connection_into_the_console(void **state)
@@ -254,11 +309,13 @@ int main(void)
         TEST(a_call_is_answered_with_its_id),
         TEST(status_says_who_and_how),
         TEST(every_method_is_listed_and_served),
+        TEST(a_card_s_link_is_set_by_its_id),
         TEST(the_machines_refusal_comes_in_its_words),
         TEST(a_notification_is_executed_silently),
         TEST(requests_may_come_in_any_pieces),
         TEST(a_client_that_only_listens_on_gets_its_answer),
         TEST(events_are_told_to_subscribers),
+        TEST(an_io_error_is_told_with_its_place),
         TEST(attaching_turns_the_connection_into_the_console),
         TEST(the_client_hands_on_what_came_after_the_answer),
         TEST(kill_is_answered_before_the_end),

@@ -5,6 +5,7 @@
 #include <linux/virtio_ids.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -72,6 +73,44 @@ static void a_frame_is_sent_with_the_header_of_the_guest(void **state)
     assert_int_equal(virtio_driver_interrupts(&f->d, TX + 1), 1);
     assert_int_equal(nic_stats(f).tx_frames, 1);
     assert_int_equal(nic_stats(f).tx_bytes, 200);
+}
+
+struct queue_names {
+    char list[256];
+    uint64_t sum[VIRTIO_MAX_QUEUES], count; /* of requests, by queue */
+};
+
+static void note_queue(void *opaque, const char *queue, const char *name, uint64_t value)
+{
+    struct queue_names *names = opaque;
+    size_t len = strlen(names->list);
+
+    if (strcmp(name, "requests") != 0)
+        return;
+    snprintf(names->list + len, sizeof(names->list) - len, "%s ", queue);
+    names->sum[names->count++] = value;
+}
+
+static void each_queue_counts_under_a_name_of_its_own(void **state)
+{
+    struct nic_bench *f = *state;
+    struct queue_names names = {0};
+    uint8_t packet[HEADER + 60];
+
+    virtio_driver_start(&f->d, ALL);
+    nic_fill_packet(packet, sizeof(packet), nic_other, 1);
+    for (unsigned i = 0; i < 3; i++) {
+        nic_add_tx(f, TX, packet, sizeof(packet));
+        virtio_driver_kick(&f->d, TX);
+        virtio_driver_wait(&f->d, TX, NULL);
+    }
+    nic_set_pairs(f, PAIRS, VIRTIO_NET_OK);
+    virtio_stats(f->dev, note_queue, &names);
+    assert_string_equal(names.list, "rx0 tx0 rx1 tx1 rx2 tx2 rx3 tx3 ctrl ");
+    assert_int_equal(names.sum[0], 0);
+    assert_int_equal(names.sum[1], 3);
+    assert_int_equal(names.sum[3], 0);
+    assert_int_equal(names.sum[2 * PAIRS], 1);
 }
 
 static void a_frame_may_lie_in_any_number_of_buffers(void **state)
@@ -274,6 +313,7 @@ int main(void)
         TEST(it_offers_what_it_can),
         TEST_PAIRS(several_pairs_are_offered_only_when_there_are),
         TEST(a_frame_is_sent_with_the_header_of_the_guest),
+        TEST_PAIRS(each_queue_counts_under_a_name_of_its_own),
         TEST(a_frame_may_lie_in_any_number_of_buffers),
         TEST(a_burst_goes_out_in_order_with_one_interrupt),
         TEST(a_full_ring_goes_out_with_one_kick),

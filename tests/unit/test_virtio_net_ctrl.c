@@ -344,6 +344,22 @@ static void a_pulled_cable_carries_nothing(void **state)
     assert_true(nic_hears(f, nic_mac, -1));
 }
 
+static void a_pulled_cable_stays_pulled_over_a_reset(void **state)
+{
+    struct nic_bench *f = *state;
+
+    virtio_driver_start(&f->d, ALL);
+    virtio_net_set_link(f->dev, false);
+    device_reset(f->dev);
+    virtio_driver_decode(&f->d);
+    virtio_driver_start(&f->d, ALL);
+    assert_int_equal(virtio_driver_config_read(&f->d, 6, 2), 0);
+    nic_give_rx(f, 8, 1536);
+    assert_false(nic_hears(f, nic_mac, -1));
+    virtio_net_set_link(f->dev, true);
+    assert_int_equal(virtio_driver_config_read(&f->d, 6, 2), VIRTIO_NET_S_LINK_UP);
+}
+
 static void an_announcement_is_wanted_until_it_was_made(void **state)
 {
     struct nic_bench *f = *state;
@@ -386,6 +402,7 @@ int main(void)
         TEST_PAIRS(a_driver_of_one_pair_finds_the_control_queue_behind_it),
         TEST(the_link_of_the_host_is_the_guests),
         TEST(a_pulled_cable_carries_nothing),
+        TEST(a_pulled_cable_stays_pulled_over_a_reset),
         TEST(an_announcement_is_wanted_until_it_was_made),
     };
 

@@ -235,6 +235,10 @@ static void assert_alike(const struct conformance_case *c, struct subject *a, st
     for (unsigned i = 0; i < 30; i++) {
         uint32_t seed_b = *seed;
 
+        if (c->finish) {
+            c->finish(c->opaque, a->dev);
+            c->finish(c->opaque, b->dev);
+        }
         for (unsigned gsi = 0; gsi < FAKE_GSIS; gsi++)
             assert_int_equal(a->fake.irqs[gsi].level, b->fake.irqs[gsi].level);
         assert_int_equal(access_once(a, seed), access_once(b, &seed_b));

@@ -28,6 +28,8 @@ struct conformance_case {
     void (*disturb)(void *opaque, struct device *dev, uint32_t random);
     /* Optional: bring the world outside this device to one fixed condition, the same for all. */
     void (*settle)(void *opaque, struct device *dev);
+    /* Optional: wait for what an access set off on a thread of the device's own. */
+    void (*finish)(void *opaque, struct device *dev);
     void *opaque;
 };
 

@@ -33,7 +33,8 @@ static int fake_enter(struct machine *m, enum machine_state state)
 {
     m->state = state;
     if (m->listener)
-        m->listener(m->opaque, MACHINE_EVENT_STATE, machine_state_name(state));
+        m->listener(m->opaque, &(struct machine_news){.event = MACHINE_EVENT_STATE,
+                                                      .detail = machine_state_name(state)});
     return 0;
 }
 
@@ -58,6 +59,14 @@ int machine_reset(struct machine *m, struct error *err)
 int machine_press_power_button(struct machine *m, struct error *err)
 {
     return m->state == MACHINE_RUNNING ? 0 : error_set(err, EBUSY, "the machine is paused");
+}
+
+int machine_set_link(struct machine *m, const char *id, bool up, struct error *err)
+{
+    if (strcmp(id, "net0") != 0)
+        return error_set(err, ENODEV, "no card %s", id);
+    m->link = up;
+    return 0;
 }
 
 void machine_refresh_disks(struct machine *m)
@@ -114,9 +123,9 @@ __attribute__((weak)) int console_attach(struct console *console, int fd, const 
     return 0;
 }
 
-static void forward_event(void *opaque, enum machine_event event, const char *detail)
+static void forward_event(void *opaque, const struct machine_news *news)
 {
-    control_server_event(((struct control_bench *)opaque)->server, event, detail);
+    control_server_event(((struct control_bench *)opaque)->server, news);
 }
 
 static void *run_loop(void *opaque)

@@ -134,20 +134,28 @@ static void disturb(void *opaque, struct device *dev, uint32_t random)
     }
 }
 
-static void settle(void *opaque, struct device *dev)
+static void finish(void *opaque, struct device *dev)
 {
     const struct virtio_kind *kind = opaque;
 
-    device_reset(find(dev)->m.host); /* the bridge's state is not the device's */
     virtio_machine_run(&find(dev)->m);
     if (kind->settle)
         kind->settle(kind->opaque, dev);
 }
 
+static void settle(void *opaque, struct device *dev)
+{
+    device_reset(find(dev)->m.host); /* the bridge's state is not the device's */
+    finish(opaque, dev);
+}
+
 void virtio_conformance_run(const struct virtio_kind *kind)
 {
-    struct conformance_case c = {
-        .create = create, .disturb = disturb, .settle = settle, .opaque = (void *)kind};
+    struct conformance_case c = {.create = create,
+                                 .disturb = disturb,
+                                 .settle = settle,
+                                 .finish = finish,
+                                 .opaque = (void *)kind};
 
     virtio_machine_init(&ram, NULL);
     conformance_run(&c);
