@@ -2,6 +2,8 @@
 #ifndef VMRUN_IOTHREAD_H
 #define VMRUN_IOTHREAD_H
 
+#include <stdbool.h>
+
 #include "vmrun/loop.h"
 
 /*
@@ -21,5 +23,12 @@ struct loop *iothread_loop(struct iothread *thread);
  * thread but this one, and with no lock held that a callback of the loop takes.
  */
 void iothread_call(struct iothread *thread, loop_fn *fn, void *opaque);
+
+/*
+ * Whether the thread, when something wakes it, leaves the CPU it wakes on to who runs there until
+ * that waits or has had its time (SCHED_BATCH), or takes it at once, as at first. On the thread
+ * itself. Nothing happens where the operator gave the process another scheduling policy.
+ */
+void iothread_give_way(struct iothread *thread, bool give_way);
 
 #endif

@@ -37,7 +37,8 @@ void loop_stop(struct loop *loop); /* any thread; also before loop_run() */
 int loop_post(struct loop *loop, loop_fn *fn, void *opaque);
 
 /*
- * Watch fd for EPOLLIN and EPOLLOUT (level-triggered). lock may be NULL. fd stays the caller's.
+ * Watch fd for EPOLLIN and EPOLLOUT (level-triggered, but with EPOLLET). lock may be NULL. fd stays
+ * the caller's.
  * A hang-up is reported as long as it lasts, even where events are 0: to hear of it at most once,
  * and of nothing else, wait for EPOLLONESHOT alone.
  */

@@ -77,6 +77,11 @@ struct virtio_device {
         uint64_t doorbell_at; /* where it is up, or 0 */
         struct loop_watch *watch;
     } kicks[VIRTIO_MAX_QUEUES];
+    struct virtio_pace {
+        bool gives_way;
+        unsigned kicks, found; /* since a trial began */
+        unsigned wait, rest;   /* kicks until the next trial, and after the one that fails next */
+    } pace;
     struct log_limit complaints;
     bool started; /* DRIVER_OK, and the driver has broken nothing: kicks are served */
     bool running; /* the kind's start was called, and stop not yet */
@@ -131,7 +136,19 @@ void virtio_broken(struct virtio_device *vdev, const char *what);
  * that never stops adding holds the loop. Any thread.
  */
 void virtio_ring(struct virtio_device *vdev, unsigned queue);
+/*
+ * For kick, of a device with a thread of its own: so many requests were found. Where it pays, the
+ * thread gives way to the CPU that rings, so that it finds several at a time. See virtio.c.
+ */
+void virtio_pace(struct virtio_device *vdev, unsigned found);
 bool virtio_has(const struct virtio_device *vdev, unsigned feature_bit);
+
+/*
+ * The counters of each queue: requests given back, bytes_out from the driver, bytes_in to it,
+ * kicks served, interrupts asked for. They outlive resets. Any thread; takes no lock.
+ */
+typedef void virtio_stat_fn(void *opaque, const char *queue, const char *name, uint64_t value);
+void virtio_stats(const struct device *dev, virtio_stat_fn *fn, void *opaque);
 
 /*
  * What of it travels, for a kind's own table; `vdev` is the member's name:
@@ -140,13 +157,6 @@ bool virtio_has(const struct virtio_device *vdev, unsigned feature_bit);
  */
 /* NOLINTBEGIN(bugprone-macro-parentheses): offsetof() takes none around a member */
 #define VIRTIO_STATE_FIELDS(T, vdev) \
-/*
- * The counters of each queue: requests given back, bytes_out from the driver, bytes_in to it,
- * kicks served, interrupts asked for. They outlive resets. Any thread; takes no lock.
- */
-typedef void virtio_stat_fn(void *opaque, const char *queue, const char *name, uint64_t value);
-void virtio_stats(const struct device *dev, virtio_stat_fn *fn, void *opaque);
-
     PCI_STATE_FIELDS(T, vdev.pci), STATE(T, vdev.offered, .match = true), \
         STATE(T, vdev.negotiated), STATE(T, vdev.status), STATE(T, vdev.isr, .max = 3), \
         STATE(T, vdev.config_generation), STATE(T, vdev.config_pending), \

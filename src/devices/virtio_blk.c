@@ -314,10 +314,11 @@ static void virtio_blk_kick(struct virtio_device *vdev, unsigned queue)
 {
     struct virtio_blk *blk = self(&vdev->pci.dev);
     struct virtqueue *vq = &vdev->queues[queue];
+    unsigned served = 0;
     int r = 0;
 
     virtqueue_disable_kicks(vq);
-    for (unsigned served = 0; served < QUEUE_SIZE; served += r == 1) {
+    for (; served < QUEUE_SIZE; served += r == 1) {
         struct request *request = take_free(blk);
 
         if (!request) {
@@ -334,6 +335,7 @@ static void virtio_blk_kick(struct virtio_device *vdev, unsigned queue)
     }
     block_submit(blk->block);
     notify(blk);
+    virtio_pace(vdev, served);
     if (r < 0)
         virtio_broken(vdev, "the driver broke the ring, or left no room for a status");
     else if (r == 1 && !(blk->starved >> queue & 1))
@@ -395,12 +397,12 @@ void virtio_blk_refresh(struct device *dev)
     pthread_mutex_unlock(&dev->lock);
 }
 
-/* Life */
-
 void virtio_blk_stats(const struct device *dev, struct virtio_blk_stats *ret_stats)
 {
     blk_report_stats(&self((struct device *)dev)->report, ret_stats);
 }
+
+/* Life */
 
 static void virtio_blk_stop(struct virtio_device *vdev)
 {
@@ -549,10 +551,10 @@ int virtio_blk_create(struct platform *platform, struct device *host,
     if (!blk)
         return error_set(err, ENOMEM, "disk %s: out of memory", params->id);
     blk->thread = params->thread;
-    memcpy(blk->serial, serial, strnlen(serial, sizeof(blk->serial)));
-    snprintf(name, sizeof(name), "disk %s", params->id);
     blk->report = (struct blk_report){
         .id = id(blk), .io_error = params->io_error, .io_error_opaque = params->io_error_opaque};
+    memcpy(blk->serial, serial, strnlen(serial, sizeof(blk->serial)));
+    snprintf(name, sizeof(name), "disk %s", params->id);
     r = open_image(blk, params, err);
     if (r == 0)
         r = create_requests(blk, params, err);

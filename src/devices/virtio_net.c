@@ -116,6 +116,7 @@ static void transmit(struct net_pair *pair)
     if (sent) {
         virtqueue_publish(vq);
         virtio_notify(&net->vdev, queue);
+        virtio_pace(&net->vdev, sent);
     }
     if (r < 0)
         virtio_broken(&net->vdev, "the driver broke the transmit ring");

@@ -10,6 +10,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -121,6 +122,15 @@ int iothread_create(const char *name, struct iothread **ret_thread, struct error
 fail:
     iothread_destroy(t);
     return r;
+}
+
+void iothread_give_way(struct iothread *t, bool give_way)
+{
+    const struct sched_param none = {0};
+
+    assert(pthread_equal(pthread_self(), t->thread));
+    if (sched_getscheduler(0) == (give_way ? SCHED_OTHER : SCHED_BATCH))
+        (void)sched_setscheduler(0, give_way ? SCHED_BATCH : SCHED_OTHER, &none);
 }
 
 void iothread_destroy(struct iothread *t)

@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
-#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -447,7 +446,12 @@ static unsigned read_header(void *opaque, uint8_t header[64])
     return sizeof(read);
 }
 
-/* No doorbell is unheard, and no request unanswered. */
+static void nothing(void *opaque)
+{
+    (void)opaque;
+}
+
+/* No request is unanswered. */
 static bool is_idle(struct virtio_device *vdev)
 {
     bool idle = true;
@@ -455,9 +459,7 @@ static bool is_idle(struct virtio_device *vdev)
     pthread_mutex_lock(&vdev->pci.dev.lock);
     for (unsigned i = 0; i < vdev->queue_count; i++) {
         const struct virtqueue *vq = &vdev->queues[i];
-        struct pollfd bell = {.fd = vdev->kicks[i].fd, .events = POLLIN};
 
-        idle = idle && poll(&bell, 1, 0) == 0;
         for (unsigned w = 0; w < VIRTQ_MAX_SIZE / 64; w++)
             idle = idle && (vq->broken || !vq->in_flight[w]);
     }
@@ -465,12 +467,26 @@ static bool is_idle(struct virtio_device *vdev)
     return idle;
 }
 
-/* Its thread has done what it was told, and the disk answered. */
+static uint64_t kicks(const struct virtio_device *vdev)
+{
+    uint64_t sum = 0;
+
+    for (unsigned i = 0; i < vdev->queue_count; i++)
+        sum += counter_read(&vdev->queues[i].kicks);
+    return sum;
+}
+
+/* Its thread has heard each doorbell before it takes the call, and the disk answered. */
 static void settle(void *opaque, struct device *dev)
 {
+    struct virtio_device *vdev = container_of(dev, struct virtio_device, pci.dev);
+    uint64_t before;
+
     (void)opaque;
-    while (!is_idle(container_of(dev, struct virtio_device, pci.dev)))
-        usleep(20);
+    do {
+        before = kicks(vdev);
+        iothread_call(vdev->thread, nothing, NULL);
+    } while (kicks(vdev) != before || !is_idle(vdev));
 }
 
 static const struct virtio_kind kind = {
