@@ -52,7 +52,7 @@ guest_in_background() {
 # Debian takes its orders over hvc0, a line each, so that the host can do things in between; debian returns when it takes them, and
 # debian_is_up waits for that after a reboot. The serial console's output is /tmp/NAME.serial, what vmrun says /tmp/NAME.err.
 # A job that wants Debian's programs and no more sets BOOT=$WITHOUT_SYSTEMD, and loads virtio_console in its initrd.
-ROOTFS=/dev/nvme0n4 LIMIT=120 BOOT=''
+ROOTFS=/dev/nvme0n4 LIMIT=400 BOOT=''
 # shellcheck disable=SC2034
 WITHOUT_SYSTEMD=init=/usr/local/sbin/vmrun-script
 agent='exec <>/dev/hvc0 >&0 2>&1
@@ -68,7 +68,7 @@ debian() {
     shift
     rm -f "/tmp/$MACHINE.err" # of an earlier one
     vmrun run --name "$MACHINE" --kernel "$KERNEL" --initrd ./initrd --cpus 2 --memory 512M --disk "$ROOTFS,id=root" \
-        --hvc0 pty --console "file:/tmp/$MACHINE.serial" --cmdline "root=/dev/vda rw $BOOT $(script_line "$agent")" "$@" \
+        --hvc0 pty --console "file:/tmp/$MACHINE.serial" --cmdline "root=/dev/vda rw systemd.default_timeout_start_sec=600 $BOOT $(script_line "$agent")" "$@" \
         </dev/null >"$OUT" 2>"/tmp/$MACHINE.err" &
     machine=$!
     wait_for 20 grep -q hvc0 "/tmp/$MACHINE.err"
