@@ -27,6 +27,7 @@ struct memory_region {
     uint8_t *host;
     int fd;             /* the memfd, or -1 */
     uint64_t fd_offset; /* of the region's first byte in fd */
+    bool from_file;     /* its pages come from a file: guest_memory_map_file() */
     uint64_t *dirty;    /* atomic words; bit n: page n was written by the VMM */
 };
 
@@ -75,5 +76,20 @@ int guest_memory_zero(struct guest_memory *mem, uint64_t gpa, uint64_t len);
 void guest_memory_mark_dirty(struct guest_memory *mem, uint64_t gpa, uint64_t len);
 /* Whether the page at gpa is marked; with clear, unmark it. */
 bool guest_memory_test_dirty(struct guest_memory *mem, uint64_t gpa, bool clear);
+/*
+ * Move the marks of a whole region into bitmap, a bit for each page, OR'ed to what is there. Marks
+ * that come meanwhile are for the next time.
+ */
+void guest_memory_harvest_dirty(struct guest_memory *mem, unsigned region, uint64_t *bitmap);
+/* uint64_t words of such a bitmap. */
+size_t guest_memory_bitmap_words(const struct guest_memory *mem, unsigned region);
+
+/*
+ * Put a copy-on-write view of a file in the place of a region's memory: its pages are read when
+ * they are first touched. Before the region is anybody's; the file must not change afterwards.
+ * Errors: what mmap(2) says.
+ */
+int guest_memory_map_file(struct guest_memory *mem, unsigned region, int fd, uint64_t offset,
+                          struct error *err);
 
 #endif

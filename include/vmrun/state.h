@@ -41,8 +41,14 @@ struct state_desc {
     int (*post_load)(void *obj, struct error *err);
 };
 
-/* A fixed-width unsigned lvalue or a bool; anything else does not compile. */
-#define STATE_SIZE(x) _Generic((x), bool : 1, uint8_t : 1, uint16_t : 2, uint32_t : 4, uint64_t : 8)
+/*
+ * A fixed-width integer or a bool; anything else does not compile. A signed one travels as its
+ * unsigned bits, and so .max refuses all that is negative. (The kernel's __u64 is another type than
+ * uint64_t.)
+ */
+#define STATE_SIZE(x) \
+    _Generic((x), bool : 1, uint8_t : 1, uint16_t : 2, uint32_t : 4, uint64_t : 8, \
+             unsigned long long : 8, int8_t : 1, int16_t : 2, int32_t : 4, int64_t : 8)
 #define STATE_SHAPE(x) .size = STATE_SIZE(x), .is_bool = _Generic((x), bool : true, default : false)
 
 /* Use: STATE(struct rtc, index, .max = 127), STATE(struct rtc, century, .since = 2) */
@@ -83,5 +89,46 @@ int state_save(const struct state_desc *desc, void *obj, struct writer *w, struc
  *         -ENOTSUP saved by a newer version
  */
 int state_load(const struct state_desc *desc, void *obj, struct reader *r, struct error *err);
+
+/*
+ * All that one machine has of state: (id, table, object), in the order in which it is loaded.
+ * Whoever owns a thing adds it when the thing is made; it must outlive the registry.
+ */
+struct state_registry;
+int state_registry_create(struct state_registry **ret_registry, struct error *err);
+void state_registry_destroy(struct state_registry *registry); /* NULL is fine */
+
+/*
+ * id: 1 to 47 printable bytes, unique: "serial0", "vcpu3.lapic"; it is copied.
+ * Errors: -EINVAL, no such id; -EEXIST, it is taken; -ENOMEM.
+ */
+int state_registry_add(struct state_registry *registry, const char *id,
+                       const struct state_desc *desc, void *obj, struct error *err);
+
+/* Each entry as: id length u8, id, bytes u32, what state_save() put. Errors carry the id. */
+int state_registry_save(const struct state_registry *registry, struct writer *w, struct error *err);
+
+/*
+ * Entries may come in any order and are loaded in the registry's, once the whole stream is known to
+ * have them all. All or -EPROTO: an id that is unknown, missing or there twice is named, and so is
+ * a table that does not use all its bytes. The stream is all that r has left. Errors: -ENOMEM, and
+ * those of state_load().
+ */
+int state_registry_load(const struct state_registry *registry, struct reader *r, struct error *err);
+
+/*
+ * What state_registry_save() wrote, told field by field without any table: for `vmrun snapshot
+ * info` and diff. values: count elements of size bytes each, little-endian. Nothing is told of a
+ * stream that is broken anywhere; an id or field that comes twice is told twice. Errors: -EPROTO.
+ */
+struct state_told {
+    const char *id, *field; /* not terminated: lengths below; printable or refused */
+    unsigned id_len, field_len;
+    unsigned size;
+    uint32_t count;
+    const uint8_t *values;
+};
+typedef void state_told_fn(void *opaque, const struct state_told *told);
+int state_registry_tell(struct reader *r, state_told_fn *fn, void *opaque, struct error *err);
 
 #endif

@@ -222,10 +222,11 @@ int guest_memory_zero(struct guest_memory *mem, uint64_t gpa, uint64_t len)
 {
     if (len == 0)
         return 0;
-    uint8_t *at = guest_memory_at(mem, gpa, len);
-    if (!at)
+    const struct memory_region *region = find(mem, gpa, len);
+    if (!region)
         return -EFAULT;
 
+    uint8_t *at = region->host + (gpa - region->gpa);
     uint8_t *end = at + len;
     uint8_t *first = at + (ROUND_UP((uintptr_t)at, mem->zero_unit) - (uintptr_t)at);
     uint8_t *last = end - (uintptr_t)end % mem->zero_unit;
@@ -233,10 +234,11 @@ int guest_memory_zero(struct guest_memory *mem, uint64_t gpa, uint64_t len)
     /*
      * MADV_REMOVE also empties the pages of a shared memfd, which DONTNEED does
      * not. Neither is asked for a part of a large page: Linux then says yes, and
-     * leaves the part as it was.
+     * leaves the part as it was. Pages of a mapped file would come back with what the file has.
      */
-    if (first < last && madvise(first, (size_t)(last - first),
-                                find(mem, gpa, len)->fd >= 0 ? MADV_REMOVE : MADV_DONTNEED) == 0) {
+    if (first < last && !region->from_file &&
+        madvise(first, (size_t)(last - first), region->fd >= 0 ? MADV_REMOVE : MADV_DONTNEED) ==
+            0) {
         memset(at, 0, (size_t)(first - at));
         memset(last, 0, (size_t)(end - last));
     } else {
@@ -276,4 +278,32 @@ bool guest_memory_test_dirty(struct guest_memory *mem, uint64_t gpa, bool clear)
     return (clear ? __atomic_fetch_and(word, ~bit, __ATOMIC_ACQ_REL)
                   : __atomic_load_n(word, __ATOMIC_ACQUIRE)) &
            bit;
+}
+
+size_t guest_memory_bitmap_words(const struct guest_memory *mem, unsigned region)
+{
+    return (size_t)ROUND_UP(mem->regions[region].size / GUEST_PAGE_SIZE, 64) / 64;
+}
+
+void guest_memory_harvest_dirty(struct guest_memory *mem, unsigned region, uint64_t *bitmap)
+{
+    uint64_t *dirty = mem->regions[region].dirty;
+    size_t words = guest_memory_bitmap_words(mem, region);
+
+    for (size_t i = 0; i < words; i++)
+        if (__atomic_load_n(&dirty[i], __ATOMIC_RELAXED))
+            bitmap[i] |= __atomic_exchange_n(&dirty[i], 0, __ATOMIC_ACQ_REL);
+}
+
+int guest_memory_map_file(struct guest_memory *mem, unsigned region, int fd, uint64_t offset,
+                          struct error *err)
+{
+    struct memory_region *r = &mem->regions[region];
+
+    if (mmap(r->host, r->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,
+             (off_t)offset) == MAP_FAILED)
+        return error_errno(err, errno, "guest memory: mapping the file");
+    r->from_file = true;
+    (void)madvise(r->host, r->size, MADV_DONTDUMP);
+    return 0;
 }

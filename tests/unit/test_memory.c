@@ -190,6 +190,33 @@ static void zeroing_clears_what_was_asked_and_nothing_beside(void **state)
     }
 }
 
+/* Given back to the host they would come again with what the file has. */
+static void zeroed_pages_of_a_mapped_file_are_zero_and_the_file_is_as_it_was(void **state)
+{
+    struct guest_memory *mem = *state;
+    uint64_t from = 4 * GIB + PAGE, len = 3 * MIB;
+    int fd = memfd_create("file", MFD_CLOEXEC);
+    struct error err;
+    uint8_t byte;
+
+    assert_int_equal(ftruncate(fd, 4 * MIB), 0);
+    for (uint64_t at = 0; at < 4 * MIB; at += PAGE)
+        assert_int_equal(pwrite(fd, "f", 1, (off_t)at), 1);
+    assert_int_equal(guest_memory_map_file(mem, 1, fd, 0, &err), 0);
+    assert_int_equal(guest_memory_read(mem, from, &byte, 1), 0);
+    assert_int_equal(byte, 'f');
+    assert_int_equal(guest_memory_zero(mem, from, len), 0);
+    for (uint64_t at = 0; at < len; at += PAGE) {
+        assert_int_equal(guest_memory_read(mem, from + at, &byte, 1), 0);
+        assert_int_equal(byte, 0);
+        assert_int_equal(pread(fd, &byte, 1, (off_t)(PAGE + at)), 1);
+        assert_int_equal(byte, 'f');
+    }
+    assert_int_equal(guest_memory_read(mem, from - PAGE, &byte, 1), 0);
+    assert_int_equal(byte, 'f');
+    close(fd);
+}
+
 static void zeroed_pages_are_given_back_to_the_host(void **state)
 {
     struct guest_memory *mem = *state;
@@ -323,6 +350,14 @@ int main(void)
          zeroed_pages_are_given_back_to_the_host, setup_transparent, teardown, NULL},
         {"zeroed_pages_of_a_memfd_are_given_back_to_the_host",
          zeroed_pages_are_given_back_to_the_host, setup_memfd, teardown, NULL},
+        cmocka_unit_test_setup_teardown(
+            zeroed_pages_of_a_mapped_file_are_zero_and_the_file_is_as_it_was, setup, teardown),
+        {"zeroed_pages_of_a_file_in_place_of_a_memfd_are_zero",
+         zeroed_pages_of_a_mapped_file_are_zero_and_the_file_is_as_it_was, setup_memfd, teardown,
+         NULL},
+        {"zeroed_pages_of_a_file_in_place_of_transparent_pages_are_zero",
+         zeroed_pages_of_a_mapped_file_are_zero_and_the_file_is_as_it_was, setup_transparent,
+         teardown, NULL},
         cmocka_unit_test_setup_teardown(a_memfd_holds_all_of_ram_in_order, setup_memfd, teardown),
         cmocka_unit_test(a_memfd_is_closed_with_the_memory),
         cmocka_unit_test(a_size_that_is_no_number_of_pages_is_refused),
