@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "vmrun/bus.h"
+#include "vmrun/bytes.h"
 #include "vmrun/cpu_entry.h"
 #include "vmrun/irq.h"
 #include "vmrun/memory.h"
@@ -25,6 +26,8 @@ enum cpu_model { CPU_MODEL_HOST, CPU_MODEL_X86_64_V2, CPU_MODEL_X86_64_V3 };
 struct kvm_vm_params {
     unsigned cpus;
     enum cpu_model cpu_model;
+    const void *cpuid; /* of kvm_vm_save_cpuid(): the CPU of a machine that is restored; or NULL */
+    size_t cpuid_len;
     struct guest_memory *memory;
     struct bus *pio, *mmio;
 
@@ -135,6 +138,53 @@ int kvm_vm_msi_route_add(struct kvm_vm *vm, unsigned *ret_gsi, struct error *err
 int kvm_vm_msi_route_set(struct kvm_vm *vm, unsigned gsi, uint64_t address, uint32_t data,
                          struct error *err);
 void kvm_vm_msi_route_remove(struct kvm_vm *vm, unsigned gsi);
+
+/*
+ * State for a snapshot or a migration: src/kvm/vm_state.c has the tables. Every vCPU, the interrupt
+ * controllers, the PIT and the VM's clock are added to the registry as "vcpuN.regs", "vcpuN.msrs"
+ * …, "pic0", "ioapic", "pit", "clock". Their pre_save functions read KVM: only while paused.
+ */
+struct state_registry;
+int kvm_vm_add_state(struct kvm_vm *vm, struct state_registry *registry, struct error *err);
+
+/*
+ * The tables have been loaded: give them to KVM, in the one order that its parts ask for, read
+ * back what the kernel may lie about, and compare. Interrupt lines and MSI routes are the devices'
+ * own. advance_ns: how far the guest's clock is put on, 0 or more; CLOCK_REALTIME and the TSC's
+ * frequency are in the "clock" table, so that the caller can tell (kvm_vm_saved_realtime_ns()).
+ * Errors: -ENOTSUP, -EIO, -EPROTO with the register or MSR named; the VM is then fit only to be
+ * destroyed.
+ */
+int kvm_vm_apply_state(struct kvm_vm *vm, uint64_t advance_ns, struct error *err);
+/* Of a loaded "clock" table: when it was read, CLOCK_REALTIME. */
+uint64_t kvm_vm_saved_realtime_ns(const struct kvm_vm *vm);
+
+/*
+ * The CPU as vCPU 0 sees it, as bytes that travel beside the tables. kvm_vm_params.cpuid takes
+ * them on the other side instead of a model: all that they promise must be there.
+ */
+int kvm_vm_save_cpuid(const struct kvm_vm *vm, struct writer *w, struct error *err);
+/*
+ * What of a saved CPU description this host lacks, as words for the operator ("avx2, sha"), "" when
+ * nothing. Errors: -EPROTO, no such description; as kvm_vm_create() for opening.
+ */
+int kvm_cpuid_missing(const void *cpuid, size_t len, char *buf, size_t buf_len, struct error *err);
+
+/*
+ * The log of pages that the guest writes. on: from now on, and anew when it is on already; all
+ * pages count as written at first. off: gives up the log, and the guest its small pages. Errors:
+ * what the ioctl said. Not on a vCPU thread; harvest and clear also on another than the machine
+ * thread, one at a time.
+ */
+int kvm_vm_dirty_log(struct kvm_vm *vm, bool on, struct error *err);
+/* Fill in a bit for each page of the region written since it was cleared. Protects nothing. */
+int kvm_vm_dirty_harvest(struct kvm_vm *vm, unsigned region, uint64_t *bitmap, struct error *err);
+/*
+ * Forget these bits and notice the next write: to be called just before the pages are read.
+ * first_page: a multiple of 64; pages too, unless the range ends with the region.
+ */
+int kvm_vm_dirty_clear(struct kvm_vm *vm, unsigned region, uint64_t first_page, uint64_t pages,
+                       const uint64_t *bitmap, struct error *err);
 
 /* Counted since creation, summed over vCPUs. Any thread. */
 void kvm_vm_exit_counts(const struct kvm_vm *vm, uint64_t counts[KVM_EXIT_KINDS]);

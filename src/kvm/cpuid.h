@@ -9,6 +9,7 @@
 
 #include <linux/kvm.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "vmrun/kvm.h"
 
@@ -36,6 +37,23 @@ struct kvm_cpuid_entry2 *cpuid_find(struct cpuid_table *table, uint32_t function
  */
 int cpuid_apply_model(struct cpuid_table *table, enum cpu_model model, bool tsc_deadline,
                       unsigned tsc_khz, struct error *err);
+
+/*
+ * cpuid_saved.c: the table as bytes, and whether a host can give what it promises.
+ *
+ * On the wire: number of entries u32, then each as function, index, flags, eax, ebx, ecx, edx, all
+ * u32. Errors of parsing: -EPROTO.
+ */
+void cpuid_put(const struct cpuid_table *table, struct writer *w);
+int cpuid_parse(const void *data, size_t len, struct cpuid_table *ret_table, struct error *err);
+/* What of `saved` the host lacks, as words; false: nothing. Its topology is not looked at. */
+bool cpuid_lacks(struct cpuid_table *saved, struct cpuid_table *host, char *buf, size_t buf_len);
+
+/* The table of a model on this host, or a saved one. Errors as kvm_vm_create(). */
+int cpuid_of_model(int device_fd, enum cpu_model model, unsigned tsc_khz,
+                   struct cpuid_table *ret_table, struct error *err);
+int cpuid_take_saved(int device_fd, const void *data, size_t len, struct cpuid_table *ret_table,
+                     struct error *err);
 
 /* One package of `cpus` cores of one thread; this one has the given APIC identifier. */
 void cpuid_apply_topology(struct cpuid_table *table, unsigned apic_id, unsigned cpus);

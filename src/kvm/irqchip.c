@@ -72,6 +72,52 @@ int kvm_vm_irq_line(struct kvm_vm *vm, unsigned gsi, struct irq **ret_irq, struc
     return 0;
 }
 
+static const uint32_t chip_ids[KVM_NR_IRQCHIPS] = {
+    [CHIP_PIC1] = KVM_IRQCHIP_PIC_SLAVE,
+    [CHIP_PIC0] = KVM_IRQCHIP_PIC_MASTER,
+    [CHIP_IOAPIC] = KVM_IRQCHIP_IOAPIC,
+};
+
+int irqchip_get(struct kvm_vm *vm, struct chips_state *ret_chips, struct error *err)
+{
+    *ret_chips = (struct chips_state){0};
+    for (unsigned i = 0; i < KVM_NR_IRQCHIPS; i++) {
+        ret_chips->chips[i].chip_id = chip_ids[i];
+        if (ioctl(vm->fd, KVM_GET_IRQCHIP, &ret_chips->chips[i]) < 0)
+            return error_errno(err, errno, "KVM_GET_IRQCHIP of chip %u", chip_ids[i]);
+    }
+    if (ioctl(vm->fd, KVM_GET_PIT2, &ret_chips->pit) < 0)
+        return error_errno(err, errno, "KVM_GET_PIT2");
+    for (unsigned gsi = 0; gsi < ROUTING_LEGACY_GSIS; gsi++)
+        if (vm->lines[gsi] && atomic_load(&vm->lines[gsi]->level))
+            ret_chips->lines |= UINT32_C(1) << gsi;
+    return 0;
+}
+
+int irqchip_set(struct kvm_vm *vm, const struct chips_state *chips, struct error *err)
+{
+    struct kvm_pit_state2 pit = chips->pit;
+
+    for (unsigned i = 0; i < KVM_NR_IRQCHIPS; i++) {
+        struct kvm_irqchip chip = chips->chips[i];
+
+        chip.chip_id = chip_ids[i];
+        if (ioctl(vm->fd, KVM_SET_IRQCHIP, &chip) < 0)
+            return error_errno(err, errno, "KVM_SET_IRQCHIP of chip %u", chip_ids[i]);
+    }
+    /* KVM begins every count anew, whatever the times of loading say. */
+    if (ioctl(vm->fd, KVM_SET_PIT2, &pit) < 0)
+        return error_errno(err, errno, "KVM_SET_PIT2");
+    return 0;
+}
+
+void irqchip_preset(struct kvm_vm *vm, uint32_t lines)
+{
+    for (unsigned gsi = 0; gsi < ROUTING_LEGACY_GSIS; gsi++)
+        if (vm->lines[gsi])
+            line_set(&vm->lines[gsi]->irq, lines >> gsi & 1);
+}
+
 void irqchip_redrive(struct kvm_vm *vm)
 {
     for (unsigned gsi = 0; gsi < ROUTING_LEGACY_GSIS; gsi++)

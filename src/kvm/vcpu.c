@@ -201,6 +201,7 @@ int vcpu_start(struct vcpu *vcpu, struct error *err)
     pthread_attr_setstacksize(&attr, KVM_THREAD_STACK_BYTES);
     /* Signals to the process are the main thread's affair: the thread is born with all blocked. */
     sigfillset(&all);
+    sigdelset(&all, SIGBUS); /* but for what guest memory says when its file fails */
     pthread_sigmask(SIG_SETMASK, &all, &before);
     r = pthread_create(&vcpu->thread, &attr, vcpu_thread, vcpu);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -224,5 +225,7 @@ void vcpu_destroy(struct vcpu *vcpu)
         munmap(vcpu->run, vcpu->vm->run_bytes);
     if (vcpu->fd >= 0)
         close(vcpu->fd);
+    free(vcpu->power_on);
+    free(vcpu->moving);
     free(vcpu);
 }

@@ -6,10 +6,10 @@
  * an ordinary SRCU grace period, and a slot that is set afterwards waits for it:
  * 8 ms instead of 0.15 ms on Linux 6.18.
  *
- * A paused guest's clock stands still, as under QEMU: kvmclock is read when the
- * last vCPU has stopped and put back before the first one goes on, so no
- * watchdog in the guest sees the gap, however long it was. The guest's wall clock
- * is late by the length of the pause then; its RTC knows better.
+ * A paused guest's clock stands still, as under QEMU (clock.c): it is read when the last vCPU has
+ * stopped and put back before the first one goes on, so no watchdog in the guest sees the gap,
+ * however long it was. The guest's wall clock is late by the length of the pause then; its RTC
+ * knows better.
  */
 #include "internal.h"
 
@@ -29,21 +29,39 @@
 #define TSS_ADDR 0xfffbd000u
 #define IDENTITY_MAP_ADDR 0xfffbc000u
 
-static int set_memory(struct kvm_vm *vm, struct error *err)
+int vm_set_slot(struct kvm_vm *vm, unsigned region, bool log, struct error *err)
 {
-    const struct guest_memory *mem = vm->params.memory;
+    const struct memory_region *from = &vm->params.memory->regions[region];
+    struct kvm_userspace_memory_region slot = {
+        .slot = region,
+        .flags = log ? KVM_MEM_LOG_DIRTY_PAGES : 0,
+        .guest_phys_addr = from->gpa,
+        .memory_size = from->size,
+        .userspace_addr = (uintptr_t)from->host,
+    };
 
-    for (unsigned i = 0; i < mem->count; i++) {
-        struct kvm_userspace_memory_region slot = {
-            .slot = i,
-            .guest_phys_addr = mem->regions[i].gpa,
-            .memory_size = mem->regions[i].size,
-            .userspace_addr = (uintptr_t)mem->regions[i].host,
-        };
-        if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &slot) < 0)
-            return error_errno(err, errno, "KVM_SET_USER_MEMORY_REGION of 0x%llx bytes at 0x%llx",
-                               (unsigned long long)slot.memory_size,
-                               (unsigned long long)slot.guest_phys_addr);
+    if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &slot) < 0)
+        return error_errno(err, errno, "KVM_SET_USER_MEMORY_REGION of 0x%llx bytes at 0x%llx",
+                           (unsigned long long)slot.memory_size,
+                           (unsigned long long)slot.guest_phys_addr);
+    return 0;
+}
+
+/* What a saved vCPU needs to be told from one that has delivered already; older KVMs have none. */
+static int tell_events_apart(struct kvm_vm *vm, struct error *err)
+{
+    static const struct {
+        uint32_t number;
+        const char *name;
+    } caps[] = {{KVM_CAP_EXCEPTION_PAYLOAD, "KVM_CAP_EXCEPTION_PAYLOAD"},
+                {KVM_CAP_X86_TRIPLE_FAULT_EVENT, "KVM_CAP_X86_TRIPLE_FAULT_EVENT"}};
+
+    for (size_t i = 0; i < sizeof(caps) / sizeof(caps[0]); i++) {
+        struct kvm_enable_cap cap = {.cap = caps[i].number, .args = {1}};
+
+        if (ioctl(vm->device_fd, KVM_CHECK_EXTENSION, cap.cap) > 0 &&
+            ioctl(vm->fd, KVM_ENABLE_CAP, &cap) < 0)
+            return error_errno(err, errno, "%s", caps[i].name);
     }
     return 0;
 }
@@ -71,45 +89,44 @@ static int create_vm(struct kvm_vm *vm, struct error *err)
         return error_errno(err, errno, "KVM_SET_TSS_ADDR");
     if (ioctl(vm->fd, KVM_SET_IDENTITY_MAP_ADDR, &identity_map) < 0)
         return error_errno(err, errno, "KVM_SET_IDENTITY_MAP_ADDR");
-    int r = set_memory(vm, err);
+    int r = tell_events_apart(vm, err);
+    for (unsigned i = 0; r == 0 && i < vm->params.memory->count; i++)
+        r = vm_set_slot(vm, i, false, err);
     return r < 0 ? r : irqchip_create(vm, err);
 }
 
-static int supported_cpuid(struct kvm_vm *vm, struct cpuid_table *table, struct error *err)
+/* The CPU of the model, or the one that was saved where this host can give it. */
+static int choose_cpu(struct kvm_vm *vm, struct cpuid_table *table, struct error *err)
 {
-    table->count = CPUID_MAX_ENTRIES;
-    table->padding = 0;
-    if (ioctl(vm->device_fd, KVM_GET_SUPPORTED_CPUID, table) < 0)
-        return error_errno(err, errno, "KVM_GET_SUPPORTED_CPUID");
-    return 0;
+    int tsc_khz = ioctl(vm->vcpus[0]->fd, KVM_GET_TSC_KHZ, 0);
+
+    if (vm->params.cpuid)
+        return cpuid_take_saved(vm->device_fd, vm->params.cpuid, vm->params.cpuid_len, table, err);
+    return cpuid_of_model(vm->device_fd, vm->params.cpu_model, tsc_khz > 0 ? (unsigned)tsc_khz : 0,
+                          table, err);
 }
 
 static int create_vcpus(struct kvm_vm *vm, struct error *err)
 {
     unsigned cpus = vm->params.cpus;
-    struct cpuid_table *table = malloc(sizeof(*table));
-    bool deadline = ioctl(vm->device_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
-    int r;
+    int r = 0;
 
-    if (!table)
+    vm->cpuid = malloc(sizeof(*vm->cpuid));
+    if (!vm->cpuid)
         return error_set(err, ENOMEM, "CPU description: out of memory");
-    r = supported_cpuid(vm, table, err);
     for (unsigned i = 0; r == 0 && i < cpus; i++) {
         r = vcpu_create(vm, i, err);
-        if (r == 0 && i == 0) {
-            int tsc_khz = ioctl(vm->vcpus[0]->fd, KVM_GET_TSC_KHZ, 0);
-
-            r = cpuid_apply_model(table, vm->params.cpu_model, deadline,
-                                  tsc_khz > 0 ? (unsigned)tsc_khz : 0, err);
-        }
+        if (r == 0 && i == 0)
+            r = choose_cpu(vm, vm->cpuid, err);
         if (r == 0) {
-            cpuid_apply_topology(table, i, cpus);
-            r = ioctl(vm->vcpus[i]->fd, KVM_SET_CPUID2, table);
+            cpuid_apply_topology(vm->cpuid, i, cpus);
+            r = ioctl(vm->vcpus[i]->fd, KVM_SET_CPUID2, vm->cpuid);
             if (r < 0)
                 r = error_errno(err, errno, "KVM_SET_CPUID2 of vCPU %u", i);
         }
     }
-    free(table);
+    if (r == 0)
+        cpuid_apply_topology(vm->cpuid, 0, cpus);
     return r;
 }
 
@@ -181,7 +198,8 @@ void kvm_vm_destroy(struct kvm_vm *vm)
             vcpu_destroy(vm->vcpus[i]);
     }
     free(vm->vcpus);
-    regs_fini(vm);
+    free(vm->cpuid);
+    dirty_fini(vm);
     irqchip_fini(vm);
     if (vm->fd >= 0)
         close(vm->fd);
@@ -198,12 +216,7 @@ void kvm_vm_resume(struct kvm_vm *vm)
 {
     pthread_mutex_lock(&vm->lock);
     if (vm->stop) {
-        struct kvm_clock_data clock = {.clock = vm->clock_ns};
-
-        /* Refused only for flags it does not know, and there are none. */
-        if (vm->has_clock)
-            (void)ioctl(vm->fd, KVM_SET_CLOCK, &clock);
-        vm->has_clock = false;
+        clock_start(vm);
         vm->stop = false;
         pthread_cond_broadcast(&vm->go);
     }
@@ -224,19 +237,11 @@ void kvm_vm_request_pause(struct kvm_vm *vm)
 
 void kvm_vm_pause(struct kvm_vm *vm)
 {
-    struct kvm_clock_data clock = {0};
-
     kvm_vm_request_pause(vm);
     pthread_mutex_lock(&vm->lock);
     while (vm->running_count > 0)
         pthread_cond_wait(&vm->parked, &vm->lock);
-    if (!vm->has_clock && ioctl(vm->fd, KVM_GET_CLOCK, &clock) == 0) {
-        vm->clock_ns = clock.clock;
-        vm->has_clock = true;
-        /* Tells the guest's watchdogs too. EINVAL: this vCPU does not use kvmclock. */
-        for (unsigned i = 0; i < vm->params.cpus; i++)
-            (void)ioctl(vm->vcpus[i]->fd, KVM_KVMCLOCK_CTRL, 0);
-    }
+    clock_stop(vm);
     pthread_mutex_unlock(&vm->lock);
 }
 

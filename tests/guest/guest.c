@@ -83,14 +83,17 @@ static void crashed(void *opaque, const char *report)
     pthread_mutex_unlock(&g->lock);
 }
 
-void guest_create(struct guest *g, const char *name, unsigned cpus, bool ring3)
+/* cpuid: of another machine, or empty. */
+static void create(struct guest *g, const char *name, unsigned cpus, bool ring3,
+                   const struct writer *cpuid)
 {
     const struct memory_layout layout = {
         .size = RAM_BYTES, .hole_start = 0xc0000000, .hole_end = 1ull << 32};
+    const char *payloads = getenv("VMRUN_PAYLOADS"); /* where the tests run elsewhere: lab.sh */
     char path[512];
     struct error err = {0};
 
-    *g = (struct guest){.status = -1};
+    *g = (struct guest){.status = -1, .name = name, .cpus = cpus, .ring3 = ring3};
     g->tape = calloc(GUEST_TAPE, sizeof(g->tape[0]));
     assert_non_null(g->tape);
     pthread_mutex_init(&g->lock, NULL);
@@ -112,6 +115,8 @@ void guest_create(struct guest *g, const char *name, unsigned cpus, bool ring3)
 
     const struct kvm_vm_params params = {
         .cpus = cpus,
+        .cpuid = cpuid->data,
+        .cpuid_len = cpuid->len,
         .memory = g->memory,
         .pio = g->pio,
         .mmio = g->mmio,
@@ -123,12 +128,82 @@ void guest_create(struct guest *g, const char *name, unsigned cpus, bool ring3)
     if (r < 0)
         fail_msg("%s", err.msg);
 
-    snprintf(path, sizeof(path), "%s/%s.elf", VMRUN_PAYLOADS, name);
+    snprintf(path, sizeof(path), "%s/%s.elf", payloads ? payloads : VMRUN_PAYLOADS, name);
     const struct boot_params_host boot = {
         .kernel = path, .cmdline = ring3 ? "3" : "", .memory_size = RAM_BYTES};
     if (boot_open(&boot, &g->boot, &err) < 0)
         fail_msg("%s", err.msg);
+}
+
+void guest_create(struct guest *g, const char *name, unsigned cpus, bool ring3)
+{
+    create(g, name, cpus, ring3, &(struct writer){0});
     guest_load(g);
+}
+
+void guest_create_like(struct guest *g, const struct guest *other)
+{
+    struct writer cpuid = {0};
+    struct error err;
+
+    if (kvm_vm_save_cpuid(other->vm, &cpuid, &err) < 0)
+        fail_msg("%s", err.msg);
+    create(g, other->name, other->cpus, other->ring3, &cpuid);
+    free(cpuid.data);
+    for (unsigned i = 0; i < g->memory->count; i++)
+        memcpy(g->memory->regions[i].host, other->memory->regions[i].host,
+               g->memory->regions[i].size);
+}
+
+static const struct state_registry *registry(struct guest *g)
+{
+    struct error err;
+
+    if (!g->registry && (state_registry_create(&g->registry, &err) < 0 ||
+                         kvm_vm_add_state(g->vm, g->registry, &err) < 0))
+        fail_msg("%s", err.msg);
+    return g->registry;
+}
+
+struct writer guest_save(struct guest *g)
+{
+    struct writer w = {0};
+    struct error err;
+
+    if (state_registry_save(registry(g), &w, &err) < 0)
+        fail_msg("%s", err.msg);
+    return w;
+}
+
+int guest_restore(struct guest *g, const struct writer *state, uint64_t advance_ns,
+                  struct error *err)
+{
+    struct reader r = {.data = state->data, .len = state->len};
+    int rc = state_registry_load(registry(g), &r, err);
+
+    return rc < 0 ? rc : kvm_vm_apply_state(g->vm, advance_ns, err);
+}
+
+void guest_move(struct guest *from, struct guest *to)
+{
+    struct writer state = guest_save(from);
+    struct error err;
+
+    guest_create_like(to, from);
+    if (guest_restore(to, &state, 0, &err) < 0)
+        fail_msg("%s", err.msg);
+    free(state.data);
+}
+
+void guest_run_for(struct guest *g, unsigned accesses)
+{
+    unsigned wanted = g->count + accesses;
+
+    kvm_vm_resume(g->vm);
+    guest_wait_accesses(g, wanted);
+    kvm_vm_pause(g->vm);
+    if (g->crashes)
+        fail_msg("%s", g->report);
 }
 
 void guest_load(struct guest *g)
@@ -149,6 +224,7 @@ void guest_load(struct guest *g)
 
 void guest_destroy(struct guest *g)
 {
+    state_registry_destroy(g->registry);
     kvm_vm_destroy(g->vm);
     boot_close(g->boot);
     bus_destroy(g->pio);

@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 #include "vmrun/kvm.h"
+#include "vmrun/state.h"
 
 #define GUEST_TAPE 65536
 
@@ -31,7 +32,11 @@ struct guest {
     struct bus *pio, *mmio;
     struct boot *boot;
     struct kvm_vm *vm;
+    struct state_registry *registry; /* of the VM, once it was asked for */
     struct device recorder, finisher;
+    const char *name;
+    unsigned cpus;
+    bool ring3;
 
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -50,6 +55,20 @@ struct guest {
 /* The payload NAME.elf, at its entry, paused. ring3: where it runs. Fails the test on any error. */
 void guest_create(struct guest *guest, const char *name, unsigned cpus, bool ring3);
 void guest_destroy(struct guest *guest);
+
+/* Another machine with the same CPU and a copy of its RAM; its vCPUs are as after power-on. */
+void guest_create_like(struct guest *guest, const struct guest *other);
+/* Its state as a stream, and the other way; -errno. Only while paused. free() the data. */
+struct writer guest_save(struct guest *guest);
+int guest_restore(struct guest *guest, const struct writer *state, uint64_t advance_ns,
+                  struct error *err);
+
+/* Another machine goes on as the first one would: created, and restored from what the first one
+ * saves. */
+void guest_move(struct guest *from, struct guest *to);
+
+/* Let it make so many accesses more, or a few beyond, and pause. A crash fails the test. */
+void guest_run_for(struct guest *guest, unsigned accesses);
 
 /* RAM as it was at first, and the entry. The recorder forgets. */
 void guest_load(struct guest *guest);

@@ -95,25 +95,20 @@ static void so_do_local_apics_msrs_and_chips(void **state)
     kvm_vm_pause(g.vm);
     reset(&g);
 
-    const struct common_state *common = &g.vm->common;
     for (unsigned i = 0; i < 3; i++) {
-        assert_int_equal(ioctl(g.vm->vcpus[i]->fd, KVM_GET_LAPIC, &lapic), 0);
-        assert_memory_equal(&lapic, &g.vm->vcpus[i]->own.lapic, sizeof(lapic));
+        struct vcpu *vcpu = g.vm->vcpus[i];
+
+        assert_int_equal(ioctl(vcpu->fd, KVM_GET_LAPIC, &lapic), 0);
+        assert_memory_equal(&lapic, &vcpu->power_on->lapic.kvm, sizeof(lapic));
+        if (msrs_compare(vcpu, &g.vm->msrs, &err) < 0)
+            fail_msg("%s", err.msg);
     }
-    size_t bytes = sizeof(*common->msrs) + common->msrs->nmsrs * sizeof(common->msrs->entries[0]);
-    struct kvm_msrs *msrs = malloc(bytes);
-    assert_non_null(msrs);
-    memcpy(msrs, common->msrs, bytes);
-    for (unsigned i = 0; i < msrs->nmsrs; i++)
-        msrs->entries[i].data = 0x5a;
-    assert_int_equal(ioctl(g.vm->vcpus[0]->fd, KVM_GET_MSRS, msrs), common->msrs->nmsrs);
-    assert_memory_equal(msrs, common->msrs, bytes);
-    free(msrs);
-    for (unsigned i = 0; i < 3; i++) {
-        struct kvm_irqchip chip = {.chip_id = common->chips[i].chip_id};
+    for (unsigned i = 0; i < KVM_NR_IRQCHIPS; i++) {
+        const struct kvm_irqchip *at_first = &g.vm->power_on_chips.chips[i];
+        struct kvm_irqchip chip = {.chip_id = at_first->chip_id};
 
         assert_int_equal(ioctl(g.vm->fd, KVM_GET_IRQCHIP, &chip), 0);
-        assert_memory_equal(&chip.chip, &common->chips[i].chip, sizeof(chip.chip));
+        assert_memory_equal(&chip.chip, &at_first->chip, sizeof(chip.chip));
     }
     guest_destroy(&g);
 }

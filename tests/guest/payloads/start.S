@@ -93,17 +93,18 @@ tss:
     .fill 256, 1, 0
     .byte 0xff
 
+/* Marked as accessed and written to already, so that the CPU writes nothing here: see pages.S. */
     .balign 4096
 pml4:
-    .quad pdpt + 7
+    .quad pdpt + 0x27
     .fill 511, 8, 0
 pdpt:
-    .quad pd + 7, pd + 0x1007, pd + 0x2007, pd + 0x3007
+    .quad pd + 0x27, pd + 0x1027, pd + 0x2027, pd + 0x3027
     .fill 508, 8, 0
 pd:
     .set page, 0
     .rept 2048
-    .quad page + 0x87           /* present, writable, user, 2 MiB */
+    .quad page + 0xe7           /* present, writable, user, 2 MiB */
     .set page, page + 0x200000
     .endr
 
