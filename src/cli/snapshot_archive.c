@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* vmrun snapshot pack and unpack: a snapshot that is kept or sent takes less room. */
+#include "snapshot.h"
+
+static bool draw(void *opaque, uint64_t done, uint64_t all)
+{
+    snapshot_bar_draw(opaque, done, all);
+    return true;
+}
+
+static int print_result(const char *from, const char *to, uint64_t bytes, bool json)
+{
+    if (json)
+        cli_print_json(json_pack("{s:o, s:o, s:I}", "from", snapshot_path(from), "file",
+                                 snapshot_path(to), "bytes", (json_int_t)bytes));
+    else
+        printf("%s: %.1f MiB\n", to, (double)bytes / (1 << 20));
+    return CLI_OK;
+}
+
+int snapshot_pack(const char *const paths[2], bool replace, bool json, struct error *err)
+{
+    struct snapshot_bar bar = snapshot_bar("pack");
+    struct snapfile *file;
+    uint64_t bytes;
+
+    if (snapfile_open(paths[0], &file, err) < 0)
+        return CLI_FAILED;
+    int r = snapfile_pack(file, paths[1], replace, draw, &bar, &bytes, err);
+    snapfile_close(file);
+    snapshot_bar_clear(&bar);
+    return r < 0 ? CLI_FAILED : print_result(paths[0], paths[1], bytes, json);
+}
+
+int snapshot_unpack(const char *const paths[2], bool replace, bool json, struct error *err)
+{
+    struct snapshot_bar bar = snapshot_bar("unpack");
+    uint64_t bytes;
+    int r = snapfile_unpack(paths[0], paths[1], replace, draw, &bar, &bytes, err);
+
+    snapshot_bar_clear(&bar);
+    return r < 0 ? CLI_FAILED : print_result(paths[0], paths[1], bytes, json);
+}
