@@ -26,11 +26,18 @@ struct acpi_pci {
     unsigned intx_gsi[4]; /* of slot 0; slot n pin p has [(n + p) % 4] */
 };
 
+/* A VM Generation ID: as struct vmgenid_params of vmgenid.h has it. */
+struct acpi_vmgenid {
+    uint64_t gpa;
+    uint8_t gpe; /* of GPE0: it has changed */
+};
+
 /* What of the board the tables describe; the board function fills it in from its address map. */
 struct acpi_board {
     unsigned cpus;
     uint64_t lapic_base, ioapic_base;
     uint16_t pm1_event, pm1_control; /* I/O ports: PM1a event block (4 bytes), control (2 bytes) */
+    uint16_t gpe0;                   /* GPE0 block (2 bytes); 0: there is none */
     uint16_t reset_port;
     uint8_t reset_value;
     uint8_t s5_type; /* SLP_TYP that means S5 */
@@ -39,7 +46,8 @@ struct acpi_board {
     uint8_t rtc_irq;
     const struct acpi_serial *serials;
     unsigned serial_count;
-    const struct acpi_pci *pci; /* NULL: there is none */
+    const struct acpi_pci *pci;         /* NULL: there is none */
+    const struct acpi_vmgenid *vmgenid; /* NULL: there is none */
 };
 
 /*

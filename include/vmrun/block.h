@@ -107,5 +107,20 @@ void block_submit(struct block *block);
 unsigned block_in_flight(const struct block *block);
 /* Wait until all are done (their done() is called from here). */
 void block_drain(struct block *block);
+/* The same, and then all that was written is durable. Errors: what fdatasync(2) says. */
+int block_sync(struct block *block);
+
+/* What tells an image from another, and from itself after somebody has written to it. */
+struct block_identity {
+    uint64_t bytes;
+    uint64_t mtime_ns; /* of a file; 0: a block device has none that says anything */
+};
+/* Of an image that is open, whatever has its name now. Errors: of fstat(2). */
+int block_identity(const struct block *block, struct block_identity *ret_identity);
+/*
+ * Of whatever would be opened under this name; no lock is taken. Errors, without the path before
+ * the message: -EINVAL, not a file or block device; what open(2) says.
+ */
+int block_identify(const char *path, struct block_identity *ret_identity, struct error *err);
 
 #endif

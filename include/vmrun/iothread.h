@@ -8,7 +8,7 @@
 
 /*
  * A thread that runs an event loop: one per disk (and per NIC), so that a slow
- * one holds up nobody else. All signals are blocked in it.
+ * one holds up nobody else. All signals but SIGBUS are blocked in it.
  */
 struct iothread;
 

@@ -161,6 +161,8 @@ bool pci_msix_enabled(const struct pci_device *pci);
  * "none"), or any while MSI-X is off: nothing happens. Lock held.
  */
 void pci_msix_fire(struct pci_device *pci, unsigned vector);
+/* Once more what may have been lost: a vector that is masked, or not there, is left alone. */
+void pci_msix_repeat(struct pci_device *pci, unsigned vector);
 /* Drive INTx (gated by the command register's disable bit, and by MSI-X being on). Lock held. */
 void pci_intx_set(struct pci_device *pci, bool level);
 

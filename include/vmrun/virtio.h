@@ -87,6 +87,7 @@ struct virtio_device {
     bool running; /* the kind's start was called, and stop not yet */
     bool paused;
     bool config_pending; /* a configuration interrupt that waits for resume */
+    bool loaded;         /* from a saved state, and not resumed since */
 };
 
 struct virtio_params {

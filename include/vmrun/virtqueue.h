@@ -112,5 +112,7 @@ uint64_t iov_to_buf(const struct iovec *iov, unsigned count, uint64_t skip, void
                     uint64_t len);
 uint64_t iov_from_buf(const struct iovec *iov, unsigned count, uint64_t skip, const void *buf,
                       uint64_t len);
+/* Take bytes off the front. */
+void iov_trim(struct iovec **iov, unsigned *count, uint64_t bytes);
 
 #endif

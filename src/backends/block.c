@@ -400,6 +400,28 @@ void block_drain(struct block *block)
     }
 }
 
+static void synced(struct block_request *request, int result)
+{
+    (void)request, (void)result; /* request->result stays */
+}
+
+int block_sync(struct block *block)
+{
+    struct block_request flush = {.op = BLOCK_FLUSH, .done = synced};
+    int r;
+
+    block_drain(block);
+    r = block_queue(block, &flush);
+    assert(r == 0); /* nothing is in flight */
+    block_drain(block);
+    return flush.result;
+}
+
+int block_identity(const struct block *block, struct block_identity *ret_identity)
+{
+    return block_image_identity(&block->image, ret_identity);
+}
+
 uint64_t block_size_sectors(const struct block *block)
 {
     return block->sectors;

@@ -29,6 +29,49 @@ int block_image_size(const struct block_image *image, uint64_t *ret_bytes)
     return 0;
 }
 
+int block_image_identity(const struct block_image *image, struct block_identity *ret_identity)
+{
+    struct block_identity identity = {0};
+    struct stat st;
+    int r = block_image_size(image, &identity.bytes);
+
+    if (r < 0)
+        return r;
+    if (!image->is_device) {
+        if (fstat(image->fd, &st) < 0)
+            return -errno;
+        identity.mtime_ns =
+            (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec;
+    }
+    *ret_identity = identity;
+    return 0;
+}
+
+int block_identify(const char *path, struct block_identity *ret_identity, struct error *err)
+{
+    struct block_image image = {.fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
+    struct stat st;
+    int r;
+
+    if (image.fd < 0)
+        return error_errno(err, errno, "cannot open");
+    if (fstat(image.fd, &st) < 0) {
+        r = error_errno(err, errno, "cannot tell what it is");
+        goto done;
+    }
+    image.is_device = S_ISBLK(st.st_mode);
+    if (!image.is_device && !S_ISREG(st.st_mode)) {
+        r = error_set(err, EINVAL, "not a file or block device");
+        goto done;
+    }
+    r = block_image_identity(&image, ret_identity);
+    if (r < 0)
+        error_errno(err, -r, "cannot tell its size");
+done:
+    close(image.fd);
+    return r;
+}
+
 /* The smallest unit that O_DIRECT takes here, by trying. Errors: -EINVAL, none. */
 static int probe_alignment(struct block_image *image)
 {

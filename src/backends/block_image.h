@@ -20,5 +20,7 @@ struct block_image {
 int block_image_open(struct block_image *image, const char *path, struct error *err);
 void block_image_close(struct block_image *image); /* -1 is fine */
 int block_image_size(const struct block_image *image, uint64_t *ret_bytes);
+struct block_identity;
+int block_image_identity(const struct block_image *image, struct block_identity *ret_identity);
 
 #endif

@@ -5,7 +5,7 @@
  *
  * What a guest reads here belongs to the machine's version: a change here is a
  * change of the board. The hardware model is the full one ("not reduced"), with
- * a fixed power button, no PM timer, no general-purpose events and no firmware
+ * a fixed power button, no PM timer, one general-purpose event and no firmware
  * to hand over from (no SMI): a guest finds itself in ACPI mode from the start.
  */
 #include "vmrun/acpi.h"
@@ -27,6 +27,7 @@
 #define RSDP_SIZE 36u
 #define MAX_XAPIC_ID 254u /* 255 is the broadcast; from there on it takes x2APIC entries */
 #define ISA_IRQS 16u
+#define GPES 8u
 
 /* All tables in one stretch, at the guest-physical address base. */
 struct tables {
@@ -127,6 +128,36 @@ static void add_device(struct aml *a, const char *name, const char *id, unsigned
     aml_end(a);
 }
 
+/* "Virtual Machine Generation ID": where it lies, and what the event of its change means. */
+static void add_vmgenid(struct aml *a, const struct acpi_vmgenid *vmgenid)
+{
+    const unsigned changed = 0x80;
+    char event[8];
+
+    aml_begin_scope(a, "\\_SB");
+    aml_begin_device(a, "VGEN");
+    aml_name(a, "_HID");
+    aml_string(a, "VMRN0001");
+    aml_name(a, "_CID");
+    aml_string(a, "VM_Gen_Counter");
+    aml_name(a, "_DDN");
+    aml_string(a, "VM_Gen_Counter");
+    aml_name(a, "ADDR");
+    aml_begin_package(a, 2);
+    aml_integer(a, vmgenid->gpa & UINT32_MAX);
+    aml_integer(a, vmgenid->gpa >> 32);
+    aml_end(a);
+    aml_end(a);
+    aml_end(a);
+
+    snprintf(event, sizeof(event), "_E%02X", vmgenid->gpe);
+    aml_begin_scope(a, "\\_GPE");
+    aml_begin_method(a, event, 0);
+    aml_notify(a, "\\_SB.VGEN", changed);
+    aml_end(a);
+    aml_end(a);
+}
+
 static uint64_t add_dsdt(struct tables *t, const struct acpi_board *board)
 {
     struct aml a = {0};
@@ -153,6 +184,8 @@ static uint64_t add_dsdt(struct tables *t, const struct acpi_board *board)
     if (board->pci)
         acpi_add_pci(&a, board->pci);
     aml_end(&a);
+    if (board->vmgenid)
+        add_vmgenid(&a, board->vmgenid);
 
     if (a.w.failed)
         t->w.failed = true;
@@ -198,10 +231,15 @@ static uint64_t add_fadt(struct tables *t, const struct acpi_board *board, uint6
     put_uint(w, board->pm1_event, 4);
     put_uint(w, 0, 4); /* PM1b event */
     put_uint(w, board->pm1_control, 4);
-    put_zeros(w, 20);  /* PM1b control, PM2 control, PM timer, GPE0, GPE1 */
-    put_uint(w, 4, 1); /* lengths of PM1 event and control */
+    put_zeros(w, 12); /* PM1b control, PM2 control, PM timer */
+    put_uint(w, board->gpe0, 4);
+    put_uint(w, 0, 4); /* GPE1 */
+    put_uint(w, 4, 1); /* lengths: of PM1 event and control, PM2 control, PM timer, GPE0 and GPE1 */
     put_uint(w, 2, 1);
-    put_zeros(w, 6);     /* of the others, and of processor control */
+    put_zeros(w, 2);
+    put_uint(w, board->gpe0 ? 2 : 0, 1);
+    put_uint(w, 0, 1);
+    put_zeros(w, 2);     /* first event of GPE1, processor control */
     put_uint(w, 101, 2); /* C2 and C3 latencies in us, above what counts as supported */
     put_uint(w, 1001, 2);
     put_zeros(w, 6);   /* cache flush, duty cycle */
@@ -220,8 +258,13 @@ static uint64_t add_fadt(struct tables *t, const struct acpi_board *board, uint6
     put_io_address(w, board->pm1_event, 32, 2);
     put_zeros(w, 12);
     put_io_address(w, board->pm1_control, 16, 2);
-    put_zeros(w, 12 * 5 + 12 * 2); /* PM1b … GPE1; sleep control and status */
-    put_bytes(w, "VMRUN\0\0", 8);  /* hypervisor vendor identity */
+    put_zeros(w, 12 * 3); /* PM1b control, PM2 control, PM timer */
+    if (board->gpe0)
+        put_io_address(w, board->gpe0, 16, 1);
+    else
+        put_zeros(w, 12);
+    put_zeros(w, 12 + 12 * 2);    /* GPE1; sleep control and status */
+    put_bytes(w, "VMRUN\0\0", 8); /* hypervisor vendor identity */
     end(t);
     return gpa;
 }
@@ -369,6 +412,8 @@ static int check_board(const struct acpi_board *board, uint64_t gpa, uint64_t ro
         board->lapic_base > UINT32_MAX || board->ioapic_base > UINT32_MAX)
         return error_set(err, EINVAL, "acpi: 0x%llx is no place for the tables",
                          (unsigned long long)gpa);
+    if (board->vmgenid && (!board->gpe0 || board->vmgenid->gpe >= GPES || board->vmgenid->gpa % 8))
+        return error_set(err, EINVAL, "acpi: a generation ID that cannot be, or without its event");
     return board->pci ? check_pci(board->pci, err) : 0;
 }
 

@@ -22,9 +22,11 @@ enum {
     BUFFER_OP = 0x11,
     PACKAGE_OP = 0x12,
     METHOD_OP = 0x14,
+    DUAL_NAME_PREFIX = 0x2e,
     EXT_PREFIX = 0x5b,
     ARG0_OP = 0x68,
     OR_OP = 0x7d,
+    NOTIFY_OP = 0x86,
     CREATE_DWORD_FIELD_OP = 0x8a,
     LNOT_OP = 0x92,
     LEQUAL_OP = 0x93,
@@ -41,16 +43,26 @@ enum { ITEM_MEMORY32 = 0x86, ITEM_DWORD = 0x87, ITEM_WORD = 0x88, ITEM_QWORD = 0
 enum { SPACE_MEMORY = 0, SPACE_IO = 1, SPACE_BUS = 2 };
 enum { MIN_FIXED_MAX_FIXED = 0x0c, IO_ENTIRE_RANGE = 0x03, MEMORY_READ_WRITE = 0x01 };
 
-static void put_name(struct aml *a, const char *name)
+static void put_segment(struct aml *a, const char *name, size_t len)
 {
-    size_t len;
-
-    if (*name == '\\')
-        put_uint(&a->w, (uint8_t)*name++, 1);
-    len = strlen(name);
     assert(len <= 4);
     put_bytes(&a->w, name, len);
     put_bytes(&a->w, "____", 4 - len);
+}
+
+static void put_name(struct aml *a, const char *name)
+{
+    const char *dot;
+
+    if (*name == '\\')
+        put_uint(&a->w, (uint8_t)*name++, 1);
+    dot = strchr(name, '.');
+    if (dot) {
+        put_uint(&a->w, DUAL_NAME_PREFIX, 1);
+        put_segment(a, name, (size_t)(dot - name));
+        name = dot + 1;
+    }
+    put_segment(a, name, strlen(name));
 }
 
 static void begin_body(struct aml *a, bool resources)
@@ -206,6 +218,13 @@ void aml_or(struct aml *a, const char *target, uint64_t bits)
     put_name(a, target);
     aml_integer(a, bits);
     put_name(a, target);
+}
+
+void aml_notify(struct aml *a, const char *device, uint8_t value)
+{
+    put_uint(&a->w, NOTIFY_OP, 1);
+    put_name(a, device);
+    aml_integer(a, value);
 }
 
 void aml_return_argument(struct aml *a, uint8_t n)

@@ -26,7 +26,10 @@ struct aml {
     unsigned depth;
 };
 
-/* name: one segment of up to four letters, with a "\\" before it where it starts at the root. */
+/*
+ * name: one segment of up to four letters, with a "\\" before it where it starts at the root; two
+ * with a dot between them where something is only referred to.
+ */
 void aml_begin_scope(struct aml *a, const char *name);
 void aml_begin_device(struct aml *a, const char *name);
 void aml_begin_package(struct aml *a, uint8_t elements);
@@ -46,6 +49,7 @@ void aml_reference(struct aml *a, const char *name);           /* what a name st
 void aml_dword_field(struct aml *a, uint8_t argument, uint64_t offset, const char *name);
 /* target |= bits */
 void aml_or(struct aml *a, const char *target, uint64_t bits);
+void aml_notify(struct aml *a, const char *device, uint8_t value);
 void aml_return_argument(struct aml *a, uint8_t n);
 
 /* count ports from first on, decoded with 16 address lines. */

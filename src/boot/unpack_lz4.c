@@ -176,6 +176,7 @@ static int share_work(struct job *job, struct error *err)
 
     /* Signals are the business of the threads that live on. */
     sigfillset(&all);
+    sigdelset(&all, SIGBUS); /* guest memory may be a file that fails */
     pthread_sigmask(SIG_SETMASK, &all, &old);
     while (count < MAX_THREADS && count < job->count && count < cpus) {
         workers[count].job = job;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * acpi-pm: ACPI's fixed hardware, through which a guest powers off and resets
- * and learns of the power button.
+ * and learns of the power button and of general-purpose events.
  *
- * The status and enable registers are one 32-bit word, the control register another:
+ * A block's status and enable registers are one 32-bit word, the control register another:
  * accesses of any width work on bytes of them.
  */
 #include "vmrun/acpi_pm.h"
@@ -14,7 +14,7 @@
 
 #include "vmrun/log.h"
 
-enum region { REGION_EVENT, REGION_CONTROL, REGION_RESET };
+enum region { REGION_EVENT, REGION_CONTROL, REGION_GPE0, REGION_RESET };
 
 /* PM1 status and enable */
 enum {
@@ -48,6 +48,7 @@ struct acpi_pm {
 
     uint16_t status, enable;
     uint16_t control; /* CONTROL_KEPT */
+    uint8_t gpe_status, gpe_enable;
 };
 static_assert(offsetof(struct acpi_pm, dev) == 0, "state offsets count from the device");
 
@@ -58,7 +59,7 @@ static struct acpi_pm *self(struct device *dev)
 
 static bool sci_wanted(const struct acpi_pm *pm)
 {
-    return (pm->status & pm->enable) != 0;
+    return (pm->status & pm->enable) != 0 || (pm->gpe_status & pm->gpe_enable) != 0;
 }
 
 static void update_sci(struct acpi_pm *pm)
@@ -98,6 +99,15 @@ static void write_event(struct acpi_pm *pm, uint32_t mask, uint32_t value)
     update_sci(pm);
 }
 
+static void write_gpe0(struct acpi_pm *pm, uint32_t mask, uint32_t value)
+{
+    uint8_t written = (uint8_t)(mask >> 8);
+
+    pm->gpe_status &= (uint8_t) ~(value & mask); /* a one clears */
+    pm->gpe_enable = (uint8_t)((pm->gpe_enable & ~written) | (value >> 8 & written));
+    update_sci(pm);
+}
+
 static void write_control(struct acpi_pm *pm, uint32_t mask, uint32_t value)
 {
     uint16_t written = mask & CONTROL_KEPT;
@@ -121,6 +131,8 @@ static uint64_t acpi_pm_read(struct device *dev, unsigned region, uint64_t offse
     switch (region) {
     case REGION_EVENT: return from_lanes(offset, size, (uint32_t)pm->enable << 16 | pm->status);
     case REGION_CONTROL: return from_lanes(offset, size, pm->control | CONTROL_SCI_EN);
+    case REGION_GPE0:
+        return from_lanes(offset, size, (uint32_t)pm->gpe_enable << 8 | pm->gpe_status);
     default: return 0;
     }
 }
@@ -134,6 +146,7 @@ static void acpi_pm_write(struct device *dev, unsigned region, uint64_t offset, 
     switch (region) {
     case REGION_EVENT: write_event(pm, mask, word); break;
     case REGION_CONTROL: write_control(pm, mask, word); break;
+    case REGION_GPE0: write_gpe0(pm, mask, word); break;
     default:
         if ((uint8_t)value == pm->params.reset_value)
             pm->platform->ops->request(pm->platform, GUEST_RESET, 0);
@@ -150,6 +163,17 @@ void acpi_pm_press_power_button(struct device *dev)
     pthread_mutex_unlock(&dev->lock);
 }
 
+void acpi_pm_raise_gpe(struct device *dev, unsigned n)
+{
+    struct acpi_pm *pm = self(dev);
+
+    assert(n < 8);
+    pthread_mutex_lock(&dev->lock);
+    pm->gpe_status |= (uint8_t)(1u << n);
+    update_sci(pm);
+    pthread_mutex_unlock(&dev->lock);
+}
+
 static void acpi_pm_reset(struct device *dev)
 {
     struct acpi_pm *pm = self(dev);
@@ -157,6 +181,8 @@ static void acpi_pm_reset(struct device *dev)
     pm->status = 0;
     pm->enable = 0;
     pm->control = 0;
+    pm->gpe_status = 0;
+    pm->gpe_enable = 0;
     pm->line = false;
     irq_set(pm->sci, false);
 }
@@ -200,10 +226,9 @@ static int acpi_pm_post_load(void *obj, struct error *err)
 }
 
 static const struct state_field acpi_pm_fields[] = {
-    STATE(struct acpi_pm, status),
-    STATE(struct acpi_pm, enable),
-    STATE(struct acpi_pm, control),
-    STATE_END,
+    STATE(struct acpi_pm, status),     STATE(struct acpi_pm, enable),
+    STATE(struct acpi_pm, control),    STATE(struct acpi_pm, gpe_status),
+    STATE(struct acpi_pm, gpe_enable), STATE_END,
 };
 
 static const struct state_desc acpi_pm_state = {
@@ -246,6 +271,9 @@ int acpi_pm_create(struct platform *platform, const struct acpi_pm_params *param
         goto fail;
     r = ops->map(platform, BUS_PIO, params->pm1_control, ACPI_PM1_CONTROL_PORTS, &pm->dev,
                  REGION_CONTROL, err);
+    if (r < 0)
+        goto fail;
+    r = ops->map(platform, BUS_PIO, params->gpe0, ACPI_GPE0_PORTS, &pm->dev, REGION_GPE0, err);
     if (r < 0)
         goto fail;
     r = ops->map(platform, BUS_PIO, params->reset_port, 1, &pm->dev, REGION_RESET, err);

@@ -72,6 +72,12 @@ void pci_msix_fire(struct pci_device *pci, unsigned vector)
         v->pending = true;
 }
 
+void pci_msix_repeat(struct pci_device *pci, unsigned vector)
+{
+    if (vector < pci->msix_count && deliverable(pci, &pci->msix[vector]))
+        deliver(&pci->msix[vector]);
+}
+
 static uint32_t read_dword(const struct pci_device *pci, uint64_t offset)
 {
     uint64_t entry = offset / PCI_MSIX_ENTRY_SIZE, pending = 0;

@@ -50,16 +50,23 @@ static void interrupt(struct virtio_device *vdev, uint16_t vector, uint8_t isr)
     }
 }
 
-void virtio_notify(struct virtio_device *vdev, unsigned queue)
+/* Whether the driver was interrupted. */
+static bool notify(struct virtio_device *vdev, unsigned queue)
 {
     struct virtqueue *vq = &vdev->queues[queue];
 
     if (vdev->paused || !vdev->started)
-        return; /* resume asks again */
+        return false; /* resume asks again */
     if (!virtqueue_needs_interrupt(vq))
-        return;
+        return false;
     counter_add(&vq->interrupts, 1);
     interrupt(vdev, vdev->queue_vector[queue], ISR_QUEUE);
+    return true;
+}
+
+void virtio_notify(struct virtio_device *vdev, unsigned queue)
+{
+    (void)notify(vdev, queue);
 }
 
 static void config_interrupt(struct virtio_device *vdev)
@@ -252,6 +259,7 @@ void virtio_reset_by_driver(struct virtio_device *vdev)
     vdev->isr = 0;
     vdev->config_generation = 0;
     vdev->config_pending = false;
+    vdev->loaded = false;
     vdev->device_feature_select = vdev->driver_feature_select = 0;
     vdev->queue_select = 0;
     pci_intx_set(&vdev->pci, false);
@@ -271,14 +279,22 @@ void virtio_pause(struct device *dev)
 void virtio_resume(struct device *dev)
 {
     struct virtio_device *vdev = self(dev);
+    bool again = vdev->loaded && vdev->started;
 
     if (!vdev->paused)
         return;
-    vdev->paused = false;
+    vdev->paused = vdev->loaded = false;
+    /*
+     * A message that was under way when the state was taken is part of no state, and the driver
+     * would wait for it for ever; one that comes twice does no harm.
+     */
     for (unsigned i = 0; i < vdev->queue_count; i++)
-        virtio_notify(vdev, i);
+        if (!notify(vdev, i) && again && vdev->queues[i].enabled)
+            pci_msix_repeat(&vdev->pci, vdev->queue_vector[i]);
     if (vdev->config_pending)
         config_interrupt(vdev);
+    else if (again)
+        pci_msix_repeat(&vdev->pci, vdev->config_vector);
     ring_all(vdev); /* what rang meanwhile was not heard */
 }
 
@@ -351,6 +367,7 @@ int virtio_post_load(struct virtio_device *vdev, struct error *err)
     int r;
 
     stop(vdev); /* what it did before the load */
+    vdev->loaded = false;
     for (unsigned i = 0; i < vdev->queue_count; i++)
         virtqueue_stop(&vdev->queues[i]);
     r = pci_device_post_load(&vdev->pci, err);
@@ -367,6 +384,7 @@ int virtio_post_load(struct virtio_device *vdev, struct error *err)
         if (vdev->queues[i].enabled && start_queue(vdev, &vdev->queues[i]) < 0)
             return error_set(err, EPROTO, "queue %u lies outside memory, or is not in order", i);
     virtio_start(vdev);
+    vdev->loaded = true;
     return 0;
 }
 

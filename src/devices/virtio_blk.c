@@ -260,20 +260,6 @@ static void dispatch(struct request *request, uint64_t sector)
     }
 }
 
-/* Take bytes off the front of iov. */
-static void trim(struct iovec **iov, unsigned *count, uint64_t bytes)
-{
-    while (*count > 0 && bytes >= (*iov)->iov_len) {
-        bytes -= (*iov)->iov_len;
-        ++*iov;
-        --*count;
-    }
-    if (*count > 0) {
-        (*iov)->iov_base = (uint8_t *)(*iov)->iov_base + bytes;
-        (*iov)->iov_len -= bytes;
-    }
-}
-
 /* The next request of a queue. Returns 1, 0 when there is none, -EPROTO. */
 static int serve(struct virtio_blk *blk, unsigned queue, struct request *request)
 {
@@ -303,7 +289,7 @@ static int serve(struct virtio_blk *blk, unsigned queue, struct request *request
         answer(request, VIRTIO_BLK_S_IOERR);
         return 1;
     }
-    trim(&request->out, &request->out_count, sizeof(header));
+    iov_trim(&request->out, &request->out_count, sizeof(header));
     request->out_bytes = chain.out_bytes - sizeof(header);
     request->type = le32toh(header.type);
     dispatch(request, le64toh(header.sector));
@@ -395,6 +381,26 @@ void virtio_blk_refresh(struct device *dev)
         virtio_config_changed(&blk->vdev);
     }
     pthread_mutex_unlock(&dev->lock);
+}
+
+int virtio_blk_sync(struct device *dev, struct error *err)
+{
+    int r;
+
+    pthread_mutex_lock(&dev->lock);
+    r = block_sync(self(dev)->block);
+    pthread_mutex_unlock(&dev->lock);
+    return r < 0 ? error_errno(err, -r, "%s: what was written may not be durable", dev->id) : 0;
+}
+
+int virtio_blk_identity(struct device *dev, struct block_identity *ret_identity, struct error *err)
+{
+    int r;
+
+    pthread_mutex_lock(&dev->lock);
+    r = block_identity(self(dev)->block, ret_identity);
+    pthread_mutex_unlock(&dev->lock);
+    return r < 0 ? error_errno(err, -r, "%s: cannot tell which image it has", dev->id) : 0;
 }
 
 void virtio_blk_stats(const struct device *dev, struct virtio_blk_stats *ret_stats)

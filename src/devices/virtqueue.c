@@ -417,3 +417,16 @@ uint64_t iov_from_buf(const struct iovec *iov, unsigned count, uint64_t skip, co
 {
     return copy(iov, count, skip, NULL, buf, len);
 }
+
+void iov_trim(struct iovec **iov, unsigned *count, uint64_t bytes)
+{
+    while (*count > 0 && bytes >= (*iov)->iov_len) {
+        bytes -= (*iov)->iov_len;
+        ++*iov;
+        --*count;
+    }
+    if (*count > 0) {
+        (*iov)->iov_base = (uint8_t *)(*iov)->iov_base + bytes;
+        (*iov)->iov_len -= bytes;
+    }
+}

@@ -80,6 +80,7 @@ static int start(struct iothread *t, const char *name, struct error *err)
     int code;
 
     sigfillset(&all);
+    sigdelset(&all, SIGBUS); /* guest memory may be a file that fails */
     pthread_sigmask(SIG_SETMASK, &all, &before);
     code = pthread_create(&t->thread, NULL, run, t);
     pthread_sigmask(SIG_SETMASK, &before, NULL);

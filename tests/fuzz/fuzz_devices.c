@@ -17,8 +17,9 @@
 #include "vmrun/log.h"
 #include "vmrun/rtc.h"
 #include "vmrun/serial.h"
+#include "vmrun/vmgenid.h"
 
-#define DEVICES 5
+#define DEVICES 6
 #define START_NS (UINT64_C(1767225600) * 1000000000)
 
 struct board {
@@ -44,10 +45,19 @@ static uint64_t clock_of(void *opaque)
     return START_NS + loop->now_ns;
 }
 
+static void id_changed(void *opaque)
+{
+    struct board *b = opaque;
+
+    acpi_pm_raise_gpe(b->devices[3], 0);
+}
+
 static void build(struct board *b)
 {
+    const struct vmgenid_params genid = {.gpa = 0xfeb00000, .changed = id_changed, .opaque = b};
     static const struct acpi_pm_params pm = {.pm1_event = 0x600,
                                              .pm1_control = 0x604,
+                                             .gpe0 = 0x60a,
                                              .reset_port = 0x608,
                                              .reset_value = 1,
                                              .s5_type = 5,
@@ -64,6 +74,7 @@ static void build(struct board *b)
     must(i8042_create(p, &b->devices[2], &err));
     must(acpi_pm_create(p, &pm, &b->devices[3], &err));
     must(debug_exit_create(p, 0x501, &b->devices[4], &err));
+    must(vmgenid_create(p, &genid, &b->devices[5], &err));
     b->paused = false;
 }
 
@@ -120,6 +131,12 @@ static void step(struct board *b, struct reader *program)
         for (unsigned i = 0; i < DEVICES; i++)
             (b->paused ? device_pause : device_resume)(b->devices[i]);
         break;
+    case 7: {
+        struct error err;
+
+        must(vmgenid_change(b->devices[5], &err));
+        break;
+    }
     default: access_device(b, program, what & 1); break;
     }
 }

@@ -32,6 +32,8 @@ static const struct acpi_pci pci = {
     .intx_gsi = {16, 17, 18, 19},
 };
 
+static const struct acpi_vmgenid vmgenid = {.gpa = 0xfeb00000, .gpe = 2};
+
 static struct acpi_board board_of(unsigned cpus)
 {
     return (struct acpi_board){
@@ -40,6 +42,7 @@ static struct acpi_board board_of(unsigned cpus)
         .ioapic_base = 0xfec00000,
         .pm1_event = 0x600,
         .pm1_control = 0x604,
+        .gpe0 = 0x60a,
         .reset_port = 0x608,
         .reset_value = 1,
         .s5_type = 5,
@@ -49,6 +52,7 @@ static struct acpi_board board_of(unsigned cpus)
         .serials = serials,
         .serial_count = 2,
         .pci = &pci,
+        .vmgenid = &vmgenid,
     };
 }
 
@@ -151,6 +155,12 @@ static void the_fadt_describes_the_board(void **state)
     assert_int_equal(number(&f, fadt + 128, 1), 1);
     assert_int_equal(number(&f, fadt + 152, 8), 0x600); /* X_PM1a event, behind its 4 bytes */
     assert_int_equal(number(&f, fadt + 176, 8), 0x604);
+    assert_int_equal(number(&f, fadt + 80, 4), 0x60a); /* GPE0, its 2 bytes, and the 64-bit one */
+    assert_int_equal(number(&f, fadt + 84, 4), 0);
+    assert_int_equal(number(&f, fadt + 92, 4), 2);
+    assert_int_equal(number(&f, fadt + 220, 4), 0x01001001);
+    assert_int_equal(number(&f, fadt + 224, 8), 0x60a);
+    assert_int_equal(number(&f, fadt + 236, 8), 0); /* no GPE1 */
     guest_memory_destroy(f.mem);
 }
 
@@ -263,6 +273,41 @@ static void a_board_without_pci_says_nothing_of_it(void **state)
     guest_memory_destroy(f.mem);
 }
 
+static void the_generation_id_has_a_place_and_an_event(void **state)
+{
+    /* Package of two numbers, the second zero; then in \\_GPE a method that notifies. */
+    static const uint8_t place[] = {'A', 'D', 'D', 'R', 0x12, 8, 2, 0x0c, 0, 0, 0xb0, 0xfe, 0};
+    static const uint8_t event[] = {'\\', '_', 'G', 'P',  'E',  0x14, 19,  '_', 'E',
+                                    '0',  '2', 8,   0x86, '\\', 0x2e, '_', 'S', 'B',
+                                    '_',  'V', 'G', 'E',  'N',  0x0a, 0x80};
+    struct fixture f;
+
+    (void)state;
+    build(&f, 1);
+    find_bytes(&f, find_bytes(&f, 0, place, sizeof(place)), event, sizeof(event));
+    guest_memory_destroy(f.mem);
+}
+
+static void a_board_without_a_generation_id_says_nothing_of_it(void **state)
+{
+    struct acpi_board board = board_of(1);
+    struct fixture f = {.mem = kernel_memory(2 << 20)};
+    struct error err;
+
+    (void)state;
+    board.vmgenid = NULL;
+    board.gpe0 = 0;
+    assert_int_equal(acpi_build(&board, f.mem, TABLES, ROOM, &f.rsdp, &err), 0);
+    uint64_t fadt = find_table(&f, "FACP"), dsdt = find_table(&f, "DSDT");
+    uint64_t size = number(&f, dsdt + 4, 4);
+    assert_int_equal(number(&f, fadt + 80, 4), 0);
+    assert_int_equal(number(&f, fadt + 92, 4), 0);
+    assert_int_equal(number(&f, fadt + 220, 8), 0);
+    assert_int_equal(number(&f, fadt + 4, 4), 276);
+    assert_null(memmem(guest_memory_at(f.mem, dsdt, size), size, "_GPE", 4));
+    guest_memory_destroy(f.mem);
+}
+
 static void windows_that_cannot_be_are_refused(void **state)
 {
     struct acpi_pci bad[] = {pci, pci, pci, pci, pci, pci};
@@ -304,7 +349,9 @@ static void too_little_room_is_refused_and_nothing_is_written(void **state)
 static void a_board_that_the_tables_cannot_say_is_refused(void **state)
 {
     const struct acpi_serial odd = {0x3f8, 8, 16};
-    struct acpi_board boards[] = {board_of(0), board_of(1), board_of(1), board_of(1)};
+    const struct acpi_vmgenid crooked = {.gpa = 0xfeb00004}, late = {.gpa = 0xfeb00000, .gpe = 8};
+    struct acpi_board boards[] = {board_of(0), board_of(1), board_of(1), board_of(1),
+                                  board_of(1), board_of(1), board_of(1)};
     struct guest_memory *mem = kernel_memory(2 << 20);
     uint64_t rsdp;
     struct error err;
@@ -313,6 +360,9 @@ static void a_board_that_the_tables_cannot_say_is_refused(void **state)
     boards[1].sci_irq = 16;
     boards[2].lapic_base = UINT64_C(1) << 32;
     boards[3].serials = &odd;
+    boards[4].vmgenid = &crooked;
+    boards[5].vmgenid = &late;
+    boards[6].gpe0 = 0;
     for (unsigned i = 0; i < sizeof(boards) / sizeof(boards[0]); i++)
         assert_int_equal(acpi_build(&boards[i], mem, TABLES, ROOM, &rsdp, &err), -EINVAL);
     assert_int_equal(acpi_build(&boards[1], mem, TABLES + 8, ROOM, &rsdp, &err), -EINVAL);
@@ -390,6 +440,8 @@ int main(void)
         cmocka_unit_test(the_bridge_passes_on_what_the_board_says),
         cmocka_unit_test(the_routing_table_has_every_pin_of_every_slot),
         cmocka_unit_test(a_board_without_pci_says_nothing_of_it),
+        cmocka_unit_test(the_generation_id_has_a_place_and_an_event),
+        cmocka_unit_test(a_board_without_a_generation_id_says_nothing_of_it),
         cmocka_unit_test(windows_that_cannot_be_are_refused),
         cmocka_unit_test(too_little_room_is_refused_and_nothing_is_written),
         cmocka_unit_test(a_board_that_the_tables_cannot_say_is_refused),

@@ -13,6 +13,8 @@
 #define STATUS 0x600
 #define ENABLE 0x602
 #define CONTROL 0x604
+#define GPE_STATUS 0x60a
+#define GPE_ENABLE 0x60b
 #define RESET 0xcf9
 #define RESET_VALUE 6
 #define S5_TYPE 5
@@ -24,6 +26,7 @@ enum { SCI_EN = 1 << 0, SLP_EN = 1 << 13, SLP_TYP_SHIFT = 10 };
 static const struct acpi_pm_params params = {
     .pm1_event = STATUS,
     .pm1_control = CONTROL,
+    .gpe0 = GPE_STATUS,
     .reset_port = RESET,
     .reset_value = RESET_VALUE,
     .s5_type = S5_TYPE,
@@ -216,6 +219,73 @@ static void a_button_pressed_in_pause_interrupts_on_resume(void **state)
     assert_true(sci(f));
 }
 
+/* General-purpose events */
+
+static void an_event_interrupts_when_enabled_and_until_it_is_cleared(void **state)
+{
+    struct fixture *f = *state;
+
+    for (unsigned n = 0; n < 8; n++) {
+        uint8_t bit = (uint8_t)(1 << n);
+
+        acpi_pm_raise_gpe(f->dev, n);
+        assert_int_equal(fake_inb(&f->fake, GPE_STATUS), bit);
+        assert_false(sci(f));
+        fake_outb(&f->fake, GPE_ENABLE, bit);
+        assert_true(sci(f));
+        fake_outb(&f->fake, GPE_STATUS, (uint8_t)~bit);
+        assert_true(sci(f));
+        fake_outb(&f->fake, GPE_STATUS, bit);
+        assert_false(sci(f));
+        assert_int_equal(fake_inb(&f->fake, GPE_STATUS), 0);
+        assert_int_equal(fake_inb(&f->fake, GPE_ENABLE), bit);
+        fake_outb(&f->fake, GPE_ENABLE, 0);
+    }
+}
+
+static void a_word_reaches_status_and_enable_of_events(void **state)
+{
+    struct fixture *f = *state;
+
+    acpi_pm_raise_gpe(f->dev, 3);
+    out16(f, GPE_STATUS, 0xff << 8); /* enables, clears nothing */
+    assert_int_equal(in16(f, GPE_STATUS), 0xff08);
+    assert_true(sci(f));
+    out16(f, GPE_STATUS, 0x08);
+    assert_int_equal(in16(f, GPE_STATUS), 0);
+    assert_false(sci(f));
+}
+
+static void events_and_the_button_share_the_line(void **state)
+{
+    struct fixture *f = *state;
+
+    out16(f, ENABLE, PWRBTN);
+    fake_outb(&f->fake, GPE_ENABLE, 1);
+    acpi_pm_press_power_button(f->dev);
+    acpi_pm_raise_gpe(f->dev, 0);
+    out16(f, STATUS, PWRBTN);
+    assert_true(sci(f));
+    fake_outb(&f->fake, GPE_STATUS, 1);
+    assert_false(sci(f));
+    assert_int_equal(f->fake.irqs[SCI].sets, 2);
+}
+
+static void an_event_in_pause_interrupts_on_resume_and_reset_forgets_it(void **state)
+{
+    struct fixture *f = *state;
+
+    fake_outb(&f->fake, GPE_ENABLE, 1);
+    device_pause(f->dev);
+    acpi_pm_raise_gpe(f->dev, 0);
+    assert_false(sci(f));
+    device_resume(f->dev);
+    assert_true(sci(f));
+    device_reset(f->dev);
+    assert_false(sci(f));
+    assert_int_equal(in16(f, GPE_STATUS), 0);
+}
+
 static int create(void *opaque, struct platform *platform, struct device **ret_dev,
                   struct error *err)
 {
@@ -228,6 +298,8 @@ static void disturb(void *opaque, struct device *dev, uint32_t random)
     (void)opaque;
     if (random % 8 == 0)
         acpi_pm_press_power_button(dev);
+    else if (random % 8 == 1)
+        acpi_pm_raise_gpe(dev, random / 8 % 8);
 }
 
 static void it_conforms(void **state)
@@ -255,6 +327,10 @@ int main(void)
         TEST(other_sleep_types_are_ignored),
         TEST(the_reset_register_acts_on_its_value_only),
         TEST(a_button_pressed_in_pause_interrupts_on_resume),
+        TEST(an_event_interrupts_when_enabled_and_until_it_is_cleared),
+        TEST(a_word_reaches_status_and_enable_of_events),
+        TEST(events_and_the_button_share_the_line),
+        TEST(an_event_in_pause_interrupts_on_resume_and_reset_forgets_it),
         cmocka_unit_test(it_conforms),
     };
 

@@ -310,12 +310,93 @@ static int load(struct virtio_probe *p, const struct writer *w)
     return state_load(&virtio_probe_state, p, &r, &err);
 }
 
+/* A copy that was loaded, paused, in `other`, with the driver and its memory. */
+static struct virtio_probe *move(struct virtio_bench *f, struct virtio_machine *other)
+{
+    struct virtio_probe *copy;
+    struct writer w;
+
+    device_pause(f->dev);
+    w = save(f->probe);
+    virtio_machine_init(other, NULL);
+    copy = virtio_probe_create(other, NULL);
+    device_pause(&copy->vdev.pci.dev);
+    memcpy(virtio_machine_at(other, 0, VIRTIO_RAM_LOW), virtio_machine_at(&f->m, 0, VIRTIO_RAM_LOW),
+           VIRTIO_RAM_LOW);
+    assert_int_equal(load(copy, &w), 0);
+    free(w.data);
+    f->d.m = other;
+    return copy;
+}
+
+static void move_back(struct virtio_bench *f, struct virtio_probe *copy,
+                      struct virtio_machine *other)
+{
+    device_destroy(&copy->vdev.pci.dev);
+    virtio_machine_fini(other);
+    f->d.m = &f->m;
+}
+
+/* Its eventfd was written, and KVM had not looked yet when the CPUs' state was taken. */
+static void an_interrupt_that_was_lost_on_the_way_comes_again_after_a_move(void **state)
+{
+    struct virtio_bench *f = *state;
+    struct virtio_machine other;
+    struct virtio_buffer b;
+
+    virtio_driver_start(&f->d, UINT64_MAX);
+    b = virtio_bench_buffer(f);
+    virtio_driver_add(&f->d, 1, &b, 1);
+    virtio_driver_kick(&f->d, 1);
+    virtio_machine_run(&f->m);
+    struct virtio_probe *copy = move(f, &other);
+    for (unsigned vector = 0; vector <= PROBE_QUEUES; vector++)
+        assert_int_equal(virtio_driver_interrupts(&f->d, vector), 0);
+    device_resume(&copy->vdev.pci.dev);
+    for (unsigned vector = 0; vector <= PROBE_QUEUES; vector++)
+        assert_int_equal(virtio_driver_interrupts(&f->d, vector), 1);
+    assert_true(virtio_driver_take(&f->d, 1, NULL, NULL));
+    device_pause(&copy->vdev.pci.dev); /* once, not after every pause */
+    device_resume(&copy->vdev.pci.dev);
+    assert_int_equal(virtio_driver_interrupts(&f->d, 2), 1);
+    move_back(f, copy, &other);
+}
+
+static void a_vector_that_is_masked_is_not_made_pending_by_a_move(void **state)
+{
+    struct virtio_bench *f = *state;
+    struct virtio_machine other;
+
+    virtio_driver_start(&f->d, UINT64_MAX);
+    virtio_driver_write(&f->d, f->d.msix_table + 2 * 16 + 12, 4, 1);
+    struct virtio_probe *copy = move(f, &other);
+    device_resume(&copy->vdev.pci.dev);
+    virtio_driver_write(&f->d, f->d.msix_table + 2 * 16 + 12, 4, 0);
+    assert_int_equal(virtio_driver_interrupts(&f->d, 2), 0);
+    assert_int_equal(virtio_driver_interrupts(&f->d, 1), 1);
+    move_back(f, copy, &other);
+}
+
+static void news_of_the_configuration_that_nobody_was_told_travel(void **state)
+{
+    struct virtio_bench *f = *state;
+    struct virtio_machine other;
+
+    virtio_driver_start_intx(&f->d, UINT64_MAX);
+    device_pause(f->dev);
+    virtio_config_changed(&f->probe->vdev);
+    struct virtio_probe *copy = move(f, &other);
+    assert_int_equal(virtio_driver_read(&f->d, f->d.isr, 1), 0);
+    device_resume(&copy->vdev.pci.dev);
+    assert_int_equal(virtio_driver_read(&f->d, f->d.isr, 1), 2);
+    move_back(f, copy, &other);
+}
+
 static void a_running_device_goes_on_in_another_process(void **state)
 {
     struct virtio_bench *f = *state;
     struct virtio_machine other;
     struct virtio_buffer b;
-    struct writer w;
 
     virtio_driver_start(&f->d, UINT64_MAX);
     b = virtio_bench_buffer(f);
@@ -323,29 +404,16 @@ static void a_running_device_goes_on_in_another_process(void **state)
         virtio_driver_request(&f->d, 1, &b, 1);
     virtio_driver_add(&f->d, 1, &b, 1); /* rung, but not served yet */
     virtio_driver_kick(&f->d, 1);
-    device_pause(f->dev);
-    w = save(f->probe);
-
-    virtio_machine_init(&other, NULL);
-    struct virtio_probe *copy = virtio_probe_create(&other, NULL);
-    device_pause(&copy->vdev.pci.dev);
-    memcpy(virtio_machine_at(&other, 0, VIRTIO_RAM_LOW),
-           virtio_machine_at(&f->m, 0, VIRTIO_RAM_LOW), VIRTIO_RAM_LOW);
-    assert_int_equal(load(copy, &w), 0);
-    free(w.data);
+    struct virtio_probe *copy = move(f, &other);
     assert_int_equal(copy->starts, 1);
-    f->d.m = &other; /* the driver has come along */
     memset(virtio_machine_at(&other, b.gpa, 32), 0, 32);
     device_resume(&copy->vdev.pci.dev);
     assert_int_equal(virtio_driver_wait(&f->d, 1, NULL), 32);
     assert_int_equal(((uint8_t *)virtio_machine_at(&other, b.gpa, 32))[31], PROBE_FILL);
-    assert_int_equal(virtio_driver_interrupts(&f->d, 2), 1);
     for (unsigned i = 0; i < 40; i++)
         assert_int_equal(virtio_driver_request(&f->d, 2, &b, 1), 32);
     assert_int_equal(virtio_driver_status(&f->d), 0x0f);
-    device_destroy(&copy->vdev.pci.dev);
-    virtio_machine_fini(&other);
-    f->d.m = &f->m;
+    move_back(f, copy, &other);
 }
 
 static void a_state_that_no_driver_can_bring_about_is_refused(void **state)
@@ -492,6 +560,9 @@ int main(void)
         TEST(a_broken_ring_needs_a_reset_and_says_so),
         TEST(what_is_done_as_it_pauses_interrupts_when_it_resumes),
         TEST(a_paused_device_leaves_requests_where_they_are),
+        TEST(an_interrupt_that_was_lost_on_the_way_comes_again_after_a_move),
+        TEST(a_vector_that_is_masked_is_not_made_pending_by_a_move),
+        TEST(news_of_the_configuration_that_nobody_was_told_travel),
         TEST(a_running_device_goes_on_in_another_process),
         TEST(a_state_that_no_driver_can_bring_about_is_refused),
         cmocka_unit_test(resets_and_kicks_on_two_threads_do_not_wait_for_each_other),

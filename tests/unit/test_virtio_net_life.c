@@ -75,7 +75,7 @@ static void a_large_frame_that_waits_survives_a_pause(void **state)
 }
 
 /* The target lives in the same memory, after the source: as good as a copy of it. */
-static void move(struct nic_bench *f)
+static void move_and(struct nic_bench *f, bool announce)
 {
     const struct state_desc *desc = f->dev->ops->state;
     struct writer w = {0};
@@ -95,8 +95,16 @@ static void move(struct nic_bench *f)
     assert_string_equal(err.msg, "");
     free(w.data);
     f->d.dev = f->dev;
+    if (announce)
+        virtio_net_announce(f->dev); /* paused: to be told when it runs */
+    assert_int_equal(nic_news(f), 0);
     device_resume(f->dev);
     nic_run(f);
+}
+
+static void move(struct nic_bench *f)
+{
+    move_and(f, false);
 }
 
 static void buffers_filters_and_pairs_travel(void **state)
@@ -147,6 +155,30 @@ static void what_a_full_host_did_not_take_travels(void **state)
         virtio_driver_wait(&f->d, TX, NULL);
         nic_assert_wire(f, 0, packet, sizeof(packet));
     }
+}
+
+static void after_a_move_it_announces_itself_if_the_driver_can(void **state)
+{
+    struct nic_bench *f = *state;
+
+    virtio_driver_start(&f->d, ALL);
+    move_and(f, true);
+    assert_int_equal(virtio_driver_config_read(&f->d, 6, 2) & VIRTIO_NET_S_ANNOUNCE,
+                     VIRTIO_NET_S_ANNOUNCE);
+    assert_int_equal(nic_news(f), 1);
+    nic_assert_done(f, VIRTIO_NET_CTRL_ANNOUNCE, VIRTIO_NET_CTRL_ANNOUNCE_ACK, NULL, 0);
+    assert_int_equal(virtio_driver_config_read(&f->d, 6, 2) & VIRTIO_NET_S_ANNOUNCE, 0);
+    uint8_t got[100];
+    assert_int_equal(fake_netdev_take(&f->wire, 0, got, sizeof(got)), 0); /* only the guest sends */
+}
+
+static void a_driver_that_cannot_announce_is_not_asked_to(void **state)
+{
+    struct nic_bench *f = *state;
+
+    virtio_driver_start(&f->d, ~BIT(VIRTIO_NET_F_GUEST_ANNOUNCE));
+    move_and(f, true);
+    assert_int_equal(virtio_driver_config_read(&f->d, 6, 2) & VIRTIO_NET_S_ANNOUNCE, 0);
 }
 
 /* On a thread of its own, and the suites */
@@ -343,6 +375,8 @@ int main(void)
         TEST(a_link_that_changed_during_a_pause_is_told_after_it),
         TEST(a_large_frame_that_waits_survives_a_pause),
         TEST_PAIRS(buffers_filters_and_pairs_travel),
+        TEST_PAIRS(after_a_move_it_announces_itself_if_the_driver_can),
+        TEST_PAIRS(a_driver_that_cannot_announce_is_not_asked_to),
         TEST_PAIRS(what_a_full_host_did_not_take_travels),
         cmocka_unit_test(it_works_on_a_thread_of_its_own),
         cmocka_unit_test(hostile_senders_do_no_harm),
