@@ -30,6 +30,7 @@ int main(int argc, char *argv[])
 
     fill_standard_fds();
     signal(SIGPIPE, SIG_IGN); /* whoever writes looks at errno */
+    signal(SIGXFSZ, SIG_IGN);
     int status = cli_execute(argc, argv, &err);
     if (status != CLI_OK && err.msg[0])
         fprintf(stderr, "vmrun: %s\n", err.msg);

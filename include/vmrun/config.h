@@ -119,6 +119,13 @@ void config_fini(struct vm_config *config);
 int config_load(struct vm_config *config, const char *path, struct error *err);
 
 /*
+ * The same of a text, as config_print() has put it; `where` stands for FILE in messages, and
+ * relative paths stay so. Errors: those of config_load() but for the file's own; -EFBIG.
+ */
+int config_load_text(struct vm_config *config, const char *where, const char *text, size_t len,
+                     struct error *err);
+
+/*
  * Set one value by its JSON path ("memory", "boot.kernel", "console.serial"), as
  * a flag or --set does; text is parsed by the type in the table, paths are
  * relative to the working folder. The path of an array ("disks") adds an item to

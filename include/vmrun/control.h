@@ -15,6 +15,7 @@
 #include "vmrun/error.h"
 #include "vmrun/loop.h"
 #include "vmrun/machine.h"
+#include "vmrun/migration.h"
 
 /* Room for the longest socket path, with its NUL. */
 #define CONTROL_PATH_MAX 108
@@ -49,13 +50,15 @@ int control_name_claim(const char *name, struct control_name **ret_name, struct 
 void control_name_release(struct control_name *name); /* removes the socket; NULL is fine */
 
 /*
- * Serve the machine on the claimed name, which must live longer. A client may be
- * hostile only as far as its user is the operator: it can ask for anything, but
- * neither block nor crash the machine thread. Loop thread only.
+ * Serve the machine on the claimed name, which must live longer. The server listens to migration
+ * and tells its clients, until migration is destroyed, which comes first. A client may be hostile
+ * only as far as its user is the operator: it can ask for anything, but neither block nor crash the
+ * machine thread. Loop thread only.
  */
 struct control_server;
 int control_server_create(struct control_name *name, struct loop *loop, struct machine *machine,
-                          struct control_server **ret_server, struct error *err);
+                          struct migration *migration, struct control_server **ret_server,
+                          struct error *err);
 void control_server_destroy(struct control_server *server); /* NULL is fine */
 
 /*
@@ -80,6 +83,20 @@ pid_t control_client_pid(const struct control_client *client); /* of the machine
  */
 int control_client_call(struct control_client *client, const char *method, json_t *params,
                         int timeout_ms, json_t **ret_result, struct error *err);
+
+/*
+ * Say it as a notification, which nobody answers. params is stolen and may be NULL.
+ * Errors: -ETIMEDOUT; -ENOMEM.
+ */
+int control_client_notify(struct control_client *client, const char *method, json_t *params,
+                          int timeout_ms, struct error *err);
+/*
+ * The next event's "params", which the caller json_decref()s; after events.subscribe. What comes
+ * between a call and its answer is left out, so call nothing between. Errors: -ETIMEDOUT, none
+ * within that time; -EPIPE, -EPROTO as above.
+ */
+int control_client_next_event(struct control_client *client, int timeout_ms, json_t **ret_event,
+                              struct error *err);
 
 /*
  * Bytes that came after the last answer: after console.attach, the beginning of

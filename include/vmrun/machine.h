@@ -19,10 +19,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "vmrun/bytes.h"
 #include "vmrun/config.h"
 #include "vmrun/console.h"
 #include "vmrun/error.h"
 #include "vmrun/loop.h"
+#include "vmrun/memory.h"
 
 struct machine;
 
@@ -72,7 +74,7 @@ void machine_destroy(struct machine *machine); /* NULL is fine */
 
 void machine_set_listener(struct machine *machine, machine_listener *listener, void *opaque);
 
-/* Errors of these: -EBUSY, wrong state for it, in words. */
+/* Errors of these: -EBUSY, wrong state for it, or it is held (machine_hold()), in words. */
 int machine_start(struct machine *machine, struct error *err);
 int machine_pause(struct machine *machine, struct error *err);  /* already paused: 0 */
 int machine_resume(struct machine *machine, struct error *err); /* already running: 0 */
@@ -105,6 +107,95 @@ const struct vm_config *machine_config(const struct machine *machine);
 struct console *machine_console(struct machine *machine);
 /* The terminal that hvc0 leads to has this size now. Without hvc0 nothing happens. */
 void machine_resize_virtio_console(struct machine *machine, uint16_t columns, uint16_t rows);
+
+/*
+ * For the engine that saves and moves machines (src/migration).
+ *
+ * The memory's regions are fixed; its contents change while the guest runs.
+ */
+struct guest_memory *machine_memory(struct machine *machine);
+
+/*
+ * What it is, as JSON text that the caller frees: the section "machine" of a snapshot.
+ *   "config"  as config_print() has it; the addresses of network cards are filled in
+ *   "disks"   of each the id, path, bytes, and mtime_ns (not of block devices), as of now
+ *   "host"    that it runs on: vmrun's and the kernel's release, the CPU's vendor and model
+ * Errors: -ENOMEM; those of config_print() and virtio_blk_identity().
+ */
+int machine_describe(const struct machine *machine, char **ret_text, struct error *err);
+/* The same of a machine that config describes; disks: of each of its disks. */
+struct block_identity;
+int machine_describe_config(const struct vm_config *config, const struct block_identity *disks,
+                            char **ret_text, struct error *err);
+/*
+ * Read "config" over what config holds, checked as config_load() does. `where` names the text in
+ * messages; nobody vouches for it. Errors: those of config_load_text(); -EPROTO, it is no such
+ * description.
+ */
+int machine_read_description(const char *where, const char *text, size_t len,
+                             struct vm_config *config, struct error *err);
+/*
+ * Whether the disks of config, made of the description and perhaps changed since, are as they
+ * were then: of the same size and, under the same path, not written to. Errors: -ESTALE, with all
+ * that differs in one message; -EPROTO, it is no such description.
+ */
+int machine_check_disks(const char *where, const char *text, size_t len,
+                        const struct vm_config *config, struct error *err);
+/*
+ * After machine_load_state(), when others may go on from the same state: the guest gets another
+ * VM Generation ID, and network cards have it announce them, both when it runs again. Errors:
+ * those of getrandom(2).
+ */
+int machine_tell_restored(struct machine *machine, struct error *err);
+
+/* What a machine that goes on somewhere else begins with, in the place of a kernel. */
+struct machine_image {
+    const void *cpuid; /* of machine_save_cpuid() */
+    size_t cpuid_len;
+    int ram_fd; /* a file to map, copy-on-write; -1: RAM is to be filled in afterwards */
+    uint64_t ram_offset[MEMORY_MAX_REGIONS]; /* in it, of each region */
+};
+/*
+ * As machine_create(), but for a machine that is to be given its RAM and its state before it
+ * starts. Its kernel is looked for when the guest restarts, not before.
+ */
+int machine_create_from(const struct vm_config *config, struct loop *loop,
+                        const struct machine_image *image, struct machine **ret_machine,
+                        struct error *err);
+/*
+ * Take over what machine_save_state() put. advance_ns: how far the guest's clock is put on; an
+ * answer to `when`, CLOCK_REALTIME of when it stood still. On failure the machine is fit only to
+ * be destroyed. Errors: -EPROTO, -ENOTSUP, -EIO, with the device or register named.
+ */
+typedef uint64_t machine_advance_fn(void *opaque, uint64_t when_ns);
+int machine_load_state(struct machine *machine, const void *state, size_t len,
+                       machine_advance_fn *advance, void *opaque, struct error *err);
+
+/*
+ * Make it stand still, without a word to anybody, until it is released: for the milliseconds of a
+ * live save. Meanwhile it refuses to be resumed or reset, and what changes its state (a pause, an
+ * end) has its effect; a power-off, reset or crash that was under way is served before. Idempotent.
+ * Errors: -EBUSY, it has ended.
+ */
+int machine_hold(struct machine *machine, struct error *err);
+void machine_release(struct machine *machine);
+/* Only while held or paused. Errors: -ENOMEM; what KVM says. */
+int machine_save_state(struct machine *machine, struct writer *w, struct error *err);
+/* Any time. */
+int machine_save_cpuid(const struct machine *machine, struct writer *w, struct error *err);
+/* All that was written to the disks is durable. Only while held or paused. Errors: what fsync(2)
+ * says. */
+int machine_sync_disks(struct machine *machine, struct error *err);
+
+/* As kvm_vm_dirty_log() …, with what devices wrote. harvest and clear: also on another thread. */
+int machine_dirty_log(struct machine *machine, bool on, struct error *err);
+int machine_dirty_harvest(struct machine *machine, unsigned region, uint64_t *bitmap,
+                          struct error *err);
+int machine_dirty_clear(struct machine *machine, unsigned region, uint64_t first_page,
+                        uint64_t pages, const uint64_t *bitmap, struct error *err);
+
+/* End it as a crash, with words for the operator. No effect on one that has ended. */
+void machine_crash(struct machine *machine, const char *report);
 
 /*
  * Counters by name ("exits.pio", "disk.root.q0.requests"), for `vmrun stats`: called for each. No

@@ -67,12 +67,39 @@ static const struct cli_option stats_options[] = {
     {0},
 };
 
+static const struct cli_option snapshot_options[] = {
+    {"--force", NULL, "pack, unpack: replace an older file", NULL},
+    {"--json", NULL, "print JSON", NULL},
+    {0},
+};
+
+static const struct cli_option save_options[] = {
+    {"--force", NULL, "replace an older file", NULL},
+    {"--stop", NULL, "end the machine when it is saved; its disks and the file fit together", NULL},
+    {"--json", NULL, "print JSON", NULL},
+    {0},
+};
+
+static const struct cli_option restore_options[] = {
+    {"--name", "NAME", "what the machine is called (default: as before)", "name"},
+    {"--mode", "lazy|eager", "run at once and verify RAM meanwhile (lazy), or before", NULL},
+    {"--clock", "advance|freeze", "whether the time between has passed for the guest", NULL},
+    {"--console", "stdio|pty|file:PATH|none", "where the serial port leads", "console.serial"},
+    {"--hvc0", "stdio|pty|file:PATH", "where hvc0 leads", "console.virtio"},
+    {"--set", "KEY=VALUE", "what has another name here: disks[0].path, nets[0].ifname", NULL},
+    {"--detach", NULL, "run in the background; returns when the machine runs", NULL},
+    {"--paused", NULL, "do not start the CPUs before 'vmrun resume'", NULL},
+    {"--verbose", NULL, "say more on stderr", NULL},
+    {0},
+};
+
 static const struct cli_option help_options[] = {
     {"--completion", "bash", "print the completion script of a shell", NULL},
     {0},
 };
 
 static const char *const config_words[] = {"check", "schema", "show", NULL};
+static const char *const snapshot_words[] = {"diff", "info", "pack", "unpack", "verify", NULL};
 
 const struct cli_verb cli_verbs[] = {
     {"run", "[CONFIG.json]", "run a machine, described by a file, by options, or both",
@@ -101,6 +128,21 @@ const struct cli_verb cli_verbs[] = {
      console_options, 1, 1, NULL, CLI_MACHINES, cli_console},
     {"stats", "NAME", "print its counters: exits by reason, disks, network cards, queues", NULL,
      stats_options, 1, 1, NULL, CLI_MACHINES, cli_stats},
+    {"save", "NAME FILE", "write the machine into a file, while it runs",
+     "The guest stands still for some milliseconds at the end. Ctrl-C gives the file up,\n"
+     "and the machine runs on. The file holds all that the guest has in its RAM.",
+     save_options, 2, 2, NULL, CLI_MACHINES, cli_save},
+    {"restore", "FILE", "have a saved machine go on",
+     "The file stays as it is, and may be restored any number of times, also at once with\n"
+     "--name. It must not change while a machine runs from it (--mode lazy).\n\n"
+     "Exit status: as of 'vmrun run'.",
+     restore_options, 1, 1, NULL, CLI_FILES, cli_restore},
+    {"snapshot", "info|verify FILE | diff FILE FILE | pack|unpack FILE NEWFILE",
+     "show a saved machine, verify it, compare two, or make an archive of it and back",
+     "Needs no KVM, and nothing of the machine but the file. What pack makes is\n"
+     "an archive, compressed by zstd; to be restored it must be unpacked.\n\n"
+     "Exit status: verify: 0 the file is whole; 1 it is not, or there was an error.",
+     snapshot_options, 1, 3, snapshot_words, CLI_FILES, cli_snapshot},
     {"doctor", "", "say what this host's KVM can do, and what mends what it cannot",
      "Exit status: 0 machines run here at native speed; 1 they do not.", json_options, 0, 0, NULL,
      CLI_NOTHING, cli_doctor},

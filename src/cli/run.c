@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vmrun run: the process that is the machine.
+ * vmrun run, and restore after it has read its file: the process that is the machine.
  *
  *   options and file -> name claimed -> machine built -> served -> started
  *                                         loop, until the machine has ended
@@ -9,6 +9,8 @@
  * Signals come through a descriptor on the loop, so there is one way out and it
  * is this one. What is to be printed waits until the terminal is back.
  */
+#include "run.h"
+
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -19,27 +21,10 @@
 
 #include "detach.h"
 #include "tty.h"
-#include "verbs.h"
-#include "vmrun/config.h"
 #include "vmrun/console.h"
 #include "vmrun/log.h"
 #include "vmrun/loop.h"
 #include "vmrun/machine.h"
-
-struct run {
-    struct vm_config config;
-    bool paused;
-    int ready_fd; /* --detach: the parent waits there; else -1 */
-    bool detached;
-    struct loop *loop;
-    struct control_name *name;
-    struct machine *machine;
-    struct control_server *server;
-    int signal_fd;
-    struct loop_watch *signal_watch;
-    int signal;   /* that ended the machine */
-    char *report; /* of the guest's crash */
-};
 
 /* An option that names a key of the configuration sets it. */
 static int set_option(struct vm_config *config, const struct cli_args *args,
@@ -56,16 +41,20 @@ static int set_option(struct vm_config *config, const struct cli_args *args,
     return cli_wrong(args, err, "%s", words);
 }
 
-static int configure(struct run *run, const struct cli_args *args, struct error *err)
+int run_set_options(struct run *run, const struct cli_args *args, struct error *err)
 {
-    if (args->operand_count && config_load(&run->config, args->operands[0], err) < 0)
-        return CLI_FAILED;
-    for (size_t i = 0; i < args->value_count; i++) {
-        int status = set_option(&run->config, args, &args->values[i], err);
-        if (status != CLI_OK)
-            return status;
-    }
-    if (cli_has(args, "--detach") && run->config.serial.kind == CONFIG_CONSOLE_STDIO) {
+    int status = CLI_OK;
+
+    for (size_t i = 0; status == CLI_OK && i < args->value_count; i++)
+        status = set_option(&run->config, args, &args->values[i], err);
+    return status;
+}
+
+int run_leave_terminal(struct run *run, const struct cli_args *args, struct error *err)
+{
+    if (!cli_has(args, "--detach"))
+        return CLI_OK;
+    if (run->config.serial.kind == CONFIG_CONSOLE_STDIO) {
         /* Only who asked for both gets a refusal: a file's default must not stand in the way. */
         if (cli_has(args, "--console"))
             return cli_wrong(args, err,
@@ -73,9 +62,21 @@ static int configure(struct run *run, const struct cli_args *args, struct error 
                              "attaches later");
         run->config.serial.kind = CONFIG_CONSOLE_NONE;
     }
-    if (cli_has(args, "--detach") && run->config.virtio_console.kind == CONFIG_CONSOLE_STDIO)
+    if (run->config.virtio_console.kind == CONFIG_CONSOLE_STDIO)
         return cli_wrong(args, err,
                          "\"console.virtio\" is stdio, which --detach takes away; set it to pty");
+    return CLI_OK;
+}
+
+static int configure(struct run *run, const struct cli_args *args, struct error *err)
+{
+    if (args->operand_count && config_load(&run->config, args->operands[0], err) < 0)
+        return CLI_FAILED;
+    int status = run_set_options(run, args, err);
+    if (status == CLI_OK)
+        status = run_leave_terminal(run, args, err);
+    if (status != CLI_OK)
+        return status;
     if (config_validate(&run->config, err) == 0)
         return CLI_OK;
     if (args->operand_count)
@@ -83,12 +84,24 @@ static int configure(struct run *run, const struct cli_args *args, struct error 
     return CLI_FAILED;
 }
 
+/* The guest's end may be the file's fault. */
+static char *crash_report(const struct run *run, const char *detail)
+{
+    char *report = NULL;
+
+    if (!run->restore || !restore_file_was_cut(run->restore) || strstr(detail, "was cut off"))
+        return strdup(detail);
+    if (asprintf(&report, "the snapshot was cut off while the machine ran from it\n%s", detail) < 0)
+        return NULL;
+    return report;
+}
+
 static void listen_to_machine(void *opaque, const struct machine_news *news)
 {
     struct run *run = opaque;
 
     if (news->event == MACHINE_EVENT_CRASH && !run->report)
-        run->report = strdup(news->detail);
+        run->report = crash_report(run, news->detail);
     control_server_event(run->server, news);
     if (machine_state(run->machine) == MACHINE_ENDED)
         loop_stop(run->loop);
@@ -152,6 +165,14 @@ static int set_default_name(struct vm_config *config, struct error *err)
     return config_set(config, "--name", "name", name, err);
 }
 
+static int build_machine(struct run *run, struct error *err)
+{
+    if (!run->file)
+        return machine_create(&run->config, run->loop, &run->machine, err);
+    return restore_machine(&run->restore_params, run->file, &run->config, run->loop, &run->restore,
+                           &run->machine, err);
+}
+
 /* Everything up to the running machine. */
 static int bring_up(struct run *run, struct error *err)
 {
@@ -162,8 +183,10 @@ static int bring_up(struct run *run, struct error *err)
         return -err->code;
     tty_guard(console_restore_terminal);
     if (open_signals(run, err) < 0 || control_name_claim(run->config.name, &run->name, err) < 0 ||
-        machine_create(&run->config, run->loop, &run->machine, err) < 0 ||
-        control_server_create(run->name, run->loop, run->machine, &run->server, err) < 0)
+        build_machine(run, err) < 0 ||
+        migration_create(run->machine, run->loop, &run->migration, err) < 0 ||
+        control_server_create(run->name, run->loop, run->machine, run->migration, &run->server,
+                              err) < 0)
         return -err->code;
     machine_set_listener(run->machine, listen_to_machine, run);
     pass_on_size(run);
@@ -216,8 +239,10 @@ static int run_machine(struct run *run, struct error *err)
     if (r == 0)
         status = exit_status(run);
 
+    migration_destroy(run->migration);
     control_server_destroy(run->server);
     loop_watch_destroy(run->signal_watch);
+    restore_destroy(run->restore);
     machine_destroy(run->machine);
     if (run->report)
         fprintf(stderr, "vmrun: %s: the guest crashed: %s%s", run->config.name, run->report,
@@ -236,23 +261,33 @@ static int run_machine(struct run *run, struct error *err)
     return status;
 }
 
+void run_init(struct run *run, const struct cli_args *args)
+{
+    *run = (struct run){.ready_fd = -1, .signal_fd = -1, .paused = cli_has(args, "--paused")};
+    log_set_level(cli_has(args, "--verbose") ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARN);
+    config_init(&run->config);
+}
+
+int run_to_the_end(struct run *run, const struct cli_args *args, struct error *err)
+{
+    if (cli_has(args, "--detach")) {
+        int status = detach_fork(&run->ready_fd, err);
+
+        run->detached = run->ready_fd >= 0;
+        if (!run->detached)
+            return status;
+    }
+    return run_machine(run, err);
+}
+
 int cli_run(const struct cli_args *args, struct error *err)
 {
-    struct run run = {.ready_fd = -1, .signal_fd = -1, .paused = cli_has(args, "--paused")};
+    struct run run;
 
-    log_set_level(cli_has(args, "--verbose") ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARN);
-    config_init(&run.config);
+    run_init(&run, args);
     int status = configure(&run, args, err);
-    if (status == CLI_OK && cli_has(args, "--detach")) {
-        status = detach_fork(&run.ready_fd, err);
-        run.detached = run.ready_fd >= 0;
-        if (!run.detached) {
-            config_fini(&run.config);
-            return status;
-        }
-    }
     if (status == CLI_OK)
-        status = run_machine(&run, err);
+        status = run_to_the_end(&run, args, err);
     config_fini(&run.config);
     return status;
 }

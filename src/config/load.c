@@ -112,8 +112,11 @@ static int check_bytes(const char *file, const char *text, size_t len, struct er
 {
     const char *nul = memchr(text, '\0', len);
     unsigned line = 1, column = 1;
+    size_t blank = 0;
 
-    if (strspn(text, " \t\r\n") == len)
+    while (blank < len && text[blank] && strchr(" \t\r\n", text[blank]))
+        blank++;
+    if (blank == len)
         return error_set(err, EINVAL, "%s: empty; a machine is a JSON object, {...}", file);
     if (len >= strlen(BYTE_ORDER_MARK) &&
         memcmp(text, BYTE_ORDER_MARK, strlen(BYTE_ORDER_MARK)) == 0)
@@ -266,19 +269,38 @@ static int load_text(const struct load *load, const char *text, size_t len, stru
     return r;
 }
 
+/* What messages call it: the end of a long name, or they have no room for what is wrong. */
+static const char *show_file(const char *path, char buf[FILE_SHOWN + 4])
+{
+    size_t len = strlen(path);
+
+    if (len <= FILE_SHOWN)
+        return path[0] ? path : "\"\"";
+    snprintf(buf, FILE_SHOWN + 4, "...%s", path + len - FILE_SHOWN);
+    return buf;
+}
+
+int config_load_text(struct vm_config *config, const char *where, const char *text, size_t len,
+                     struct error *err)
+{
+    char shown[FILE_SHOWN + 4];
+    const struct load load = {.config = config, .file = show_file(where, shown)};
+
+    if (len > FILE_MAX)
+        return error_set(err, EFBIG, "%s: over 1 MiB; no description of a machine is that long",
+                         load.file);
+    return load_text(&load, text, len, err);
+}
+
 int config_load(struct vm_config *config, const char *path, struct error *err)
 {
     const char *slash = strrchr(path, '/');
-    size_t len = strlen(path);
     char shown[FILE_SHOWN + 4];
-    struct load load = {.config = config, .file = path[0] ? path : "\"\""};
+    struct load load = {.config = config, .file = show_file(path, shown)};
     char *text = malloc(FILE_MAX + 2);
+    size_t len = 0;
     int r;
 
-    if (len > FILE_SHOWN) { /* or the message has no room for what is wrong */
-        snprintf(shown, sizeof(shown), "...%s", path + len - FILE_SHOWN);
-        load.file = shown;
-    }
     if (slash)
         load.folder = strndup(path, (size_t)(slash - path) + 1);
     if (!text || (slash && !load.folder)) {
@@ -290,7 +312,6 @@ int config_load(struct vm_config *config, const char *path, struct error *err)
         error_prefix(err, "%s", load.file);
         goto done;
     }
-    text[len] = '\0';
     r = load_text(&load, text, len, err);
 done:
     free(load.folder);

@@ -209,27 +209,42 @@ static int take_answer(struct control_client *c, json_t *object, json_t **ret_re
     return 1;
 }
 
+/* id 0: a notification. Takes params. */
+static int send_request(struct control_client *c, const char *method, json_t *params, json_int_t id,
+                        uint64_t deadline_ns, struct error *err)
+{
+    json_t *request = json_pack("{s:s, s:s}", "jsonrpc", "2.0", "method", method);
+    char *line = NULL;
+    int r = 0;
+
+    if (request && id && json_object_set_new(request, "id", json_integer(id)) < 0)
+        r = -ENOMEM;
+    /* Takes params also when it fails. */
+    if (params && json_object_set_new(request, "params", params) < 0)
+        r = -ENOMEM;
+    if (r == 0 && request)
+        line = json_dumps(request, JSON_COMPACT);
+    json_decref(request);
+    if (!line)
+        return error_set(err, ENOMEM, "control client: out of memory");
+    r = send_line(c, line, deadline_ns, err);
+    if (r == 0)
+        r = send_line(c, "\n", deadline_ns, err);
+    free(line);
+    return r;
+}
+
+static uint64_t deadline_after(int timeout_ms)
+{
+    return loop_now_ns() + (uint64_t)timeout_ms * 1000000;
+}
+
 int control_client_call(struct control_client *client, const char *method, json_t *params,
                         int timeout_ms, json_t **ret_result, struct error *err)
 {
-    uint64_t deadline_ns = loop_now_ns() + (uint64_t)timeout_ms * 1000000;
-    json_t *request =
-        json_pack("{s:s, s:I, s:s}", "jsonrpc", "2.0", "id", ++client->last_id, "method", method);
-    char *line = NULL;
-    int r;
+    uint64_t deadline_ns = deadline_after(timeout_ms);
+    int r = send_request(client, method, params, ++client->last_id, deadline_ns, err);
 
-    if (params && json_object_set_new(request, "params", params) < 0) {
-        r = error_set(err, ENOMEM, "control client: out of memory");
-        goto out;
-    }
-    line = request ? json_dumps(request, JSON_COMPACT) : NULL;
-    if (!line) {
-        r = error_set(err, ENOMEM, "control client: out of memory");
-        goto out;
-    }
-    r = send_line(client, line, deadline_ns, err);
-    if (r == 0)
-        r = send_line(client, "\n", deadline_ns, err);
     while (r == 0) {
         json_t *object = NULL;
 
@@ -238,10 +253,36 @@ int control_client_call(struct control_client *client, const char *method, json_
             r = take_answer(client, object, ret_result, err);
         json_decref(object);
     }
-out:
-    free(line);
-    json_decref(request);
     return r < 0 ? r : 0;
+}
+
+int control_client_notify(struct control_client *client, const char *method, json_t *params,
+                          int timeout_ms, struct error *err)
+{
+    return send_request(client, method, params, 0, deadline_after(timeout_ms), err);
+}
+
+int control_client_next_event(struct control_client *client, int timeout_ms, json_t **ret_event,
+                              struct error *err)
+{
+    uint64_t deadline_ns = deadline_after(timeout_ms);
+
+    for (;;) {
+        json_t *object = NULL, *params;
+        const char *method;
+        int r = receive_object(client, deadline_ns, &object, err);
+
+        if (r < 0)
+            return r;
+        method = json_string_value(json_object_get(object, "method"));
+        params = json_object_get(object, "params");
+        if (method && strcmp(method, "event") == 0 && json_is_object(params)) {
+            *ret_event = json_incref(params);
+            json_decref(object);
+            return 0;
+        }
+        json_decref(object);
+    }
 }
 
 size_t control_client_take_rest(struct control_client *client, const char **ret_data)

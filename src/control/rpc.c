@@ -113,6 +113,34 @@ static json_t *vm_nets_link(const struct rpc_target *t, const json_t *params, st
     return machine_set_link(t->machine, id, up, err) < 0 ? NULL : state_object(t);
 }
 
+static json_t *vm_save(const struct rpc_target *t, const json_t *params, struct error *err)
+{
+    json_error_t where;
+    const char *path;
+    int replace = 0, stop = 0;
+
+    if (json_unpack_ex((json_t *)params, &where, JSON_STRICT, "{s:s, s?b, s?b}", "path", &path,
+                       "replace", &replace, "stop", &stop)) {
+        error_set(err, EINVAL,
+                  "vm.save takes {\"path\": TEXT, \"replace\": BOOL, \"stop\": BOOL}: %s",
+                  where.text);
+        return NULL;
+    }
+    if (path[0] != '/') {
+        error_set(err, EINVAL,
+                  "vm.save: \"path\" must begin with /: the machine's process has a "
+                  "working folder of its own");
+        return NULL;
+    }
+    const struct migration_save save = {.path = path, .replace = replace, .stop = stop};
+    return migration_save(t->migration, &save, err) < 0 ? NULL : state_object(t);
+}
+
+static json_t *vm_save_cancel(const struct rpc_target *t, struct error *err)
+{
+    return migration_cancel(t->migration, err) < 0 ? NULL : state_object(t);
+}
+
 static void add_stat(void *opaque, const char *name, uint64_t value)
 {
     json_object_set_new(opaque, name, json_integer((json_int_t)value));
@@ -184,6 +212,8 @@ static const struct method {
      "tell the guest of images that have grown"},
     {"vm.nets.link", NULL, vm_nets_link, RPC_NONE,
      "pull the cable of a network card, or put it in again"},
+    {"vm.save", NULL, vm_save, RPC_NONE, "begin to write the machine into a file"},
+    {"vm.save.cancel", vm_save_cancel, NULL, RPC_NONE, "give that up; the machine runs on"},
     {"vm.stats", vm_stats, NULL, RPC_NONE, "counters since the start"},
     {"vm.config", vm_config, NULL, RPC_NONE, "the effective configuration"},
     {"console.attach", console_attach_method, NULL, RPC_ATTACH,
@@ -338,15 +368,29 @@ int rpc_execute(const struct rpc_target *target, const char *line, size_t len, c
     return 0;
 }
 
-/* What an event of this kind says besides. */
-static void add_io_error(json_t *params, const struct machine_io_error *e)
+/* Takes more, members that an event of this kind has besides; may be NULL. */
+static char *event_line(const struct machine *machine, const char *type, const char *detail,
+                        json_t *more)
 {
-    json_object_set_new(params, "device", text(e->device));
-    json_object_set_new(params, "op", text(e->op));
-    json_object_set_new(params, "offset", json_integer((json_int_t)e->offset));
-    json_object_set_new(params, "bytes", json_integer((json_int_t)e->bytes));
-    json_object_set_new(params, "errno", json_integer(e->code));
-    json_object_set_new(params, "left_out", json_integer(e->left_out));
+    struct timespec now;
+    json_t *params;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    params = json_pack("{s:s, s:s, s:o, s:f}", "type", type, "state",
+                       machine_state_name(machine_state(machine)), "detail", text(detail), "time",
+                       (double)now.tv_sec + (double)now.tv_nsec / 1e9);
+    if (params && more)
+        json_object_update(params, more);
+    json_decref(more);
+    return line_of(
+        json_pack("{s:s, s:s, s:o}", "jsonrpc", "2.0", "method", "event", "params", params));
+}
+
+static json_t *io_error_object(const struct machine_io_error *e)
+{
+    return json_pack("{s:o, s:o, s:I, s:I, s:i, s:I}", "device", text(e->device), "op", text(e->op),
+                     "offset", (json_int_t)e->offset, "bytes", (json_int_t)e->bytes, "errno",
+                     e->code, "left_out", (json_int_t)e->left_out);
 }
 
 char *rpc_event_line(const struct machine *machine, const struct machine_news *news)
@@ -357,15 +401,35 @@ char *rpc_event_line(const struct machine *machine, const struct machine_news *n
         [MACHINE_EVENT_CRASH] = "crash",
         [MACHINE_EVENT_IO_ERROR] = "io_error",
     };
-    struct timespec now;
-    json_t *params;
 
-    clock_gettime(CLOCK_REALTIME, &now);
-    params = json_pack("{s:s, s:s, s:o, s:f}", "type", types[news->event], "state",
-                       machine_state_name(machine_state(machine)), "detail", text(news->detail),
-                       "time", (double)now.tv_sec + (double)now.tv_nsec / 1e9);
-    if (params && news->io_error)
-        add_io_error(params, news->io_error);
-    return line_of(
-        json_pack("{s:s, s:s, s:o}", "jsonrpc", "2.0", "method", "event", "params", params));
+    return event_line(machine, types[news->event], news->detail,
+                      news->io_error ? io_error_object(news->io_error) : NULL);
+}
+
+char *rpc_save_line(const struct machine *machine, const struct migration_progress *p)
+{
+    const char *phase = p->phase == MIGRATION_COPYING ? "copying" : "writing";
+
+    return event_line(machine, "save", phase,
+                      json_pack("{s:i, s:I, s:I, s:I, s:I}", "round", (int)p->round, "round_bytes",
+                                (json_int_t)p->round_bytes, "done_bytes", (json_int_t)p->done_bytes,
+                                "written_bytes", (json_int_t)p->written_bytes, "elapsed_ns",
+                                (json_int_t)p->elapsed_ns));
+}
+
+char *rpc_saved_line(const struct machine *machine, const struct migration_report *report)
+{
+    json_t *figures = json_pack(
+        "{s:i, s:I, s:I, s:I, s:I}", "rounds", (int)report->rounds, "total_ns",
+        (json_int_t)report->total_ns, "pause_ns", (json_int_t)report->pause_ns, "pause_bytes",
+        (json_int_t)report->pause_bytes, "written_bytes", (json_int_t)report->written_bytes);
+
+    if (figures && report->error.code)
+        json_object_set_new(figures, "errno", json_integer(report->error.code));
+    if (figures && !report->error.code) {
+        json_object_set_new(figures, "data_bytes", json_integer((json_int_t)report->data_bytes));
+        json_object_set_new(figures, "file_bytes", json_integer((json_int_t)report->file_bytes));
+    }
+    return event_line(machine, report->error.code ? "save_failed" : "saved",
+                      report->error.code ? report->error.msg : "", figures);
 }

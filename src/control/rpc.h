@@ -9,6 +9,7 @@
 #include <stddef.h>
 
 #include "vmrun/machine.h"
+#include "vmrun/migration.h"
 
 enum rpc_code {
     RPC_PARSE_ERROR = -32700,
@@ -25,6 +26,7 @@ enum rpc_effect { RPC_NONE, RPC_SUBSCRIBE, RPC_ATTACH };
 struct rpc_target {
     const char *name;
     struct machine *machine;
+    struct migration *migration;
 };
 
 /*
@@ -37,5 +39,7 @@ int rpc_execute(const struct rpc_target *target, const char *line, size_t len, c
 /* Lines of their own, to be free()d; NULL when out of memory. */
 char *rpc_error_line(enum rpc_code code, const char *message);
 char *rpc_event_line(const struct machine *machine, const struct machine_news *news);
+char *rpc_save_line(const struct machine *machine, const struct migration_progress *progress);
+char *rpc_saved_line(const struct machine *machine, const struct migration_report *report);
 
 #endif

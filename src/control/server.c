@@ -317,8 +317,58 @@ static void server_accept_again(void *opaque)
     loop_watch_set(s->watch, EPOLLIN);
 }
 
+/* Takes line; NULL: there was no memory for it. */
+static void tell_subscribers(struct control_server *s, char *line)
+{
+    enter(s);
+    for (struct client *c = s->clients; c && line; c = c->next) {
+        if (!c->subscribed || c->dead)
+            continue;
+        client_send(c, line);
+        client_settle(c);
+    }
+    free(line);
+    leave(s);
+}
+
+static bool anybody_listens(const struct control_server *s)
+{
+    for (const struct client *c = s->clients; c; c = c->next)
+        if (c->subscribed && !c->dead)
+            return true;
+    return false;
+}
+
+void control_server_event(struct control_server *server, const struct machine_news *news)
+{
+    if (server && anybody_listens(server))
+        tell_subscribers(server, rpc_event_line(server->target.machine, news));
+}
+
+static void tell_progress(void *opaque, const struct migration_progress *progress)
+{
+    struct control_server *s = opaque;
+
+    if (anybody_listens(s))
+        tell_subscribers(s, rpc_save_line(s->target.machine, progress));
+}
+
+static void tell_saved(void *opaque, const struct migration_report *report)
+{
+    struct control_server *s = opaque;
+
+    if (anybody_listens(s))
+        tell_subscribers(s, rpc_saved_line(s->target.machine, report));
+}
+
+static const struct migration_listener migration_listener = {
+    .progress = tell_progress,
+    .ended = tell_saved,
+};
+
 int control_server_create(struct control_name *name, struct loop *loop, struct machine *machine,
-                          struct control_server **ret_server, struct error *err)
+                          struct migration *migration, struct control_server **ret_server,
+                          struct error *err)
 {
     struct control_server *s = calloc(1, sizeof(*s));
     int r;
@@ -327,13 +377,18 @@ int control_server_create(struct control_name *name, struct loop *loop, struct m
         return error_set(err, ENOMEM, "control: out of memory");
     s->loop = loop;
     s->listen_fd = control_name_fd(name);
-    s->target = (struct rpc_target){.name = control_name_text(name), .machine = machine};
+    s->target = (struct rpc_target){
+        .name = control_name_text(name),
+        .machine = machine,
+        .migration = migration,
+    };
     r = loop_timer_create(loop, NULL, server_accept_again, s, &s->accept_again, err);
     if (r < 0)
         goto fail;
     r = loop_watch_create(loop, s->listen_fd, EPOLLIN, NULL, server_accept, s, &s->watch, err);
     if (r < 0)
         goto fail;
+    migration_set_listener(migration, &migration_listener, s);
     *ret_server = s;
     return 0;
 
@@ -354,23 +409,4 @@ void control_server_destroy(struct control_server *server)
         client_free(c);
     }
     free(server);
-}
-
-void control_server_event(struct control_server *server, const struct machine_news *news)
-{
-    char *line = NULL;
-
-    if (!server)
-        return;
-    enter(server);
-    for (struct client *c = server->clients; c; c = c->next) {
-        if (!c->subscribed || c->dead)
-            continue;
-        if (!line && !(line = rpc_event_line(server->target.machine, news)))
-            break;
-        client_send(c, line);
-        client_settle(c);
-    }
-    free(line);
-    leave(server);
 }

@@ -15,6 +15,7 @@
 #include "vmrun/rtc.h"
 #include "vmrun/serial.h"
 #include "vmrun/virtio_devices.h"
+#include "vmrun/vmgenid.h"
 
 /*
  * Guest-physical addresses. RAM lies below the hole and from 4 GiB up. In the hole: the
@@ -24,6 +25,7 @@
 #define PCI_MMIO32_BASE HOLE_START
 #define PCI_MMIO32_SIZE (UINT64_C(512) << 20)
 #define PCI_ECAM_BASE UINT64_C(0xe0000000)
+#define VMGENID_BASE UINT64_C(0xfeb00000)
 #define IOAPIC_BASE UINT64_C(0xfec00000)
 #define LAPIC_BASE UINT64_C(0xfee00000)
 #define HOLE_END UINT64_C(0x100000000)
@@ -48,12 +50,16 @@
 #define PM1_EVENT_PORT 0x600
 #define PM1_CONTROL_PORT 0x604
 #define RESET_PORT 0x608
+#define GPE0_PORT 0x60a
 
 /* Interrupts: legacy ISA lines, which are the IOAPIC's inputs of the same number; PCI's above. */
 #define SERIAL0_IRQ 4
 #define RTC_IRQ 8
 #define SCI_IRQ 9
 #define PCI_INTX_GSI 16 /* to 19: INTA to INTD */
+
+/* General-purpose events */
+#define VMGENID_GPE 0
 
 #define S5_TYPE 5
 #define RESET_VALUE 1
@@ -104,6 +110,24 @@ static int added(struct machine *m, int r)
     return r;
 }
 
+static void vmgenid_changed(void *opaque)
+{
+    const struct machine *m = opaque;
+
+    acpi_pm_raise_gpe(m->power_button, VMGENID_GPE);
+}
+
+static int create_vmgenid(struct machine *m, struct error *err)
+{
+    const struct vmgenid_params params = {
+        .gpa = VMGENID_BASE, .changed = vmgenid_changed, .opaque = m};
+
+    if (added(m, vmgenid_create(&m->platform, &params, next(m), err)) < 0)
+        return -err->code;
+    m->vmgenid = m->devices[m->device_count - 1];
+    return 0;
+}
+
 /* Entropy and hvc0, served by the machine's own thread. */
 static int create_small_virtio(struct machine *m, struct error *err)
 {
@@ -128,6 +152,7 @@ int board_create_devices(struct machine *m, struct error *err)
     const struct acpi_pm_params pm = {
         .pm1_event = PM1_EVENT_PORT,
         .pm1_control = PM1_CONTROL_PORT,
+        .gpe0 = GPE0_PORT,
         .reset_port = RESET_PORT,
         .reset_value = RESET_VALUE,
         .s5_type = S5_TYPE,
@@ -146,7 +171,7 @@ int board_create_devices(struct machine *m, struct error *err)
         added(m, acpi_pm_create(p, &pm, next(m), err)) < 0)
         return -err->code;
     m->power_button = m->devices[m->device_count - 1];
-    if (added(m, pci_host_create(p, &pci, next(m), err)) < 0)
+    if (create_vmgenid(m, err) < 0 || added(m, pci_host_create(p, &pci, next(m), err)) < 0)
         return -err->code;
     m->pci_host = m->devices[m->device_count - 1];
     if (machine_create_disks(m, err) < 0 || machine_create_nets(m, err) < 0 ||
@@ -173,12 +198,14 @@ static int build_tables(struct machine *m, uint64_t *ret_rsdp, struct error *err
         .intx_gsi = {layout.intx_gsi[0], layout.intx_gsi[1], layout.intx_gsi[2],
                      layout.intx_gsi[3]},
     };
+    const struct acpi_vmgenid vmgenid = {.gpa = VMGENID_BASE, .gpe = VMGENID_GPE};
     const struct acpi_board board = {
         .cpus = (unsigned)m->config->cpus,
         .lapic_base = LAPIC_BASE,
         .ioapic_base = IOAPIC_BASE,
         .pm1_event = PM1_EVENT_PORT,
         .pm1_control = PM1_CONTROL_PORT,
+        .gpe0 = GPE0_PORT,
         .reset_port = RESET_PORT,
         .reset_value = RESET_VALUE,
         .s5_type = S5_TYPE,
@@ -188,6 +215,7 @@ static int build_tables(struct machine *m, uint64_t *ret_rsdp, struct error *err
         .serials = serials,
         .serial_count = 1,
         .pci = &pci,
+        .vmgenid = &vmgenid,
     };
 
     return acpi_build(&board, m->memory, ACPI_START, ACPI_SIZE, ret_rsdp, err);
@@ -199,6 +227,7 @@ int board_load(struct machine *m, struct error *err)
         {.gpa = LEGACY_START, .size = ACPI_START - LEGACY_START, .e820_type = 2},
         {.gpa = ACPI_START, .size = ACPI_SIZE, .e820_type = 3},
         {.gpa = PCI_ECAM_BASE, .size = ACPI_PCI_ECAM_BYTES, .e820_type = 2},
+        {.gpa = VMGENID_BASE, .size = VMGENID_PAGE, .e820_type = 2},
     };
     struct cpu_entry entry;
     uint64_t rsdp;

@@ -32,6 +32,7 @@ struct machine_disk_error {
 
 struct machine {
     const struct vm_config *config;
+    const struct machine_image *image; /* while it is built: what it goes on from, or NULL */
     struct loop *loop;
     struct platform platform; /* what devices see of us */
 
@@ -40,9 +41,11 @@ struct machine {
     struct boot *boot;
     struct console *console;
     struct kvm_vm *vm;
+    struct state_registry *registry;
+    bool held; /* stands still, whatever the state says, until machine_release() */
     struct device *devices[MACHINE_MAX_DEVICES]; /* in order of creation */
     unsigned device_count;
-    struct device *serial, *power_button, *pci_host; /* three of the devices */
+    struct device *serial, *power_button, *vmgenid, *pci_host; /* four of the devices */
 
     struct iothread *disk_threads[CONFIG_MAX_DISKS]; /* as in the configuration */
     struct device *disks[CONFIG_MAX_DISKS];          /* of the devices, in the same order */
@@ -73,8 +76,16 @@ extern const struct platform_ops machine_platform_ops;
 /* From a vCPU thread: ask the machine thread to act; the vCPUs stop. Takes over report. */
 void machine_request(struct machine *m, int what, int status, char *report);
 
+/* Machine thread: act on what was asked for. false: nothing was, or the machine has ended. */
+bool machine_serve_request(struct machine *m);
+
 /* Tell the listener. Machine thread. */
 void machine_tell(struct machine *m, const struct machine_news *news);
+/* Pausing without a change of state: vCPUs first, then devices in reverse order. */
+void machine_stop_running(struct machine *m);
+void machine_start_running(struct machine *m);
+/* The registry of everything with state (move.c). */
+int machine_register_state(struct machine *m, struct error *err);
 
 /* The board: what is where. One file per architecture. */
 void board_memory_layout(const struct vm_config *config, struct memory_layout *ret_layout);
@@ -85,6 +96,10 @@ void machine_destroy_disk_threads(struct machine *m);
 /* The configuration's network cards; their threads and netdevs outlive them. */
 int machine_create_nets(struct machine *m, struct error *err);
 void machine_close_nets(struct machine *m);
+/* The address of a card: its own, or made of the machine's name. Errors: -EINVAL, it is none. */
+int machine_net_mac(const struct vm_config *config, unsigned index, uint8_t ret_mac[6]);
+/* Open the configuration's kernel: at creation, or when a machine from elsewhere restarts. */
+int machine_open_kernel(struct machine *m, struct error *err);
 /* Firmware tables, kernel, and the first vCPU's entry: what power-on and every reset do. */
 int board_load(struct machine *m, struct error *err);
 

@@ -69,14 +69,14 @@ static void vcpu_crashed(void *opaque, const char *report)
     machine_request(opaque, REQUEST_CRASH, 0, strdup(report));
 }
 
-static void stop_running(struct machine *m)
+void machine_stop_running(struct machine *m)
 {
     kvm_vm_pause(m->vm);
     for (unsigned i = m->device_count; i-- > 0;)
         device_pause(m->devices[i]);
 }
 
-static void start_running(struct machine *m)
+void machine_start_running(struct machine *m)
 {
     for (unsigned i = 0; i < m->device_count; i++)
         device_resume(m->devices[i]);
@@ -95,7 +95,8 @@ static int reset_in_place(struct machine *m, struct error *err)
 {
     for (unsigned i = 0; i < m->device_count; i++)
         device_reset(m->devices[i]);
-    if (kvm_vm_reset(m->vm, err) < 0 || board_load(m, err) < 0)
+    if (kvm_vm_reset(m->vm, err) < 0 || (!m->boot && machine_open_kernel(m, err) < 0) ||
+        board_load(m, err) < 0)
         return error_prefix(err, "reset");
     m->resets++;
     return 0;
@@ -110,8 +111,12 @@ static void forget_request(struct machine *m)
     pthread_mutex_unlock(&m->request_lock);
 }
 
-static void crash(struct machine *m, const char *report)
+void machine_crash(struct machine *m, const char *report)
 {
+    if (m->state == MACHINE_ENDED)
+        return;
+    if (m->state == MACHINE_RUNNING)
+        machine_stop_running(m);
     end(m, MACHINE_END_CRASH, 3);
     tell(m, MACHINE_EVENT_CRASH, report);
 }
@@ -125,33 +130,30 @@ static void guest_reset(struct machine *m)
         return;
     }
     if (reset_in_place(m, &err) < 0) {
-        crash(m, err.msg);
+        machine_crash(m, err.msg);
         return;
     }
     log_info("the guest restarted (%llu so far)", (unsigned long long)m->resets);
     tell(m, MACHINE_EVENT_RESET, "by the guest");
     if (m->state == MACHINE_RUNNING)
-        start_running(m);
+        machine_start_running(m);
 }
 
-static void serve_request(void *opaque, uint32_t events)
+bool machine_serve_request(struct machine *m)
 {
-    struct machine *m = opaque;
     struct machine_request request;
-    uint64_t count;
 
-    (void)events;
-    if (read(m->request_fd, &count, sizeof(count)) < 0 || m->state == MACHINE_ENDED)
-        return;
+    if (m->state == MACHINE_ENDED)
+        return false;
     pthread_mutex_lock(&m->request_lock);
     request = m->request;
     m->request = (struct machine_request){.what = REQUEST_NONE};
     pthread_mutex_unlock(&m->request_lock);
     if (request.what == REQUEST_NONE)
-        return; /* a reset by the operator came between */
+        return false; /* a reset by the operator came between, or a hold served it */
 
     if (m->state == MACHINE_RUNNING)
-        stop_running(m);
+        machine_stop_running(m);
     switch (request.what) {
     case REQUEST_NONE: break;
     case REQUEST_POWEROFF: end(m, MACHINE_END_POWEROFF, 0); break;
@@ -160,9 +162,20 @@ static void serve_request(void *opaque, uint32_t events)
         guest_reset(m);
         break;
     case REQUEST_EXIT: end(m, MACHINE_END_EXIT, request.status); break;
-    case REQUEST_CRASH: crash(m, request.report ? request.report : "out of memory"); break;
+    case REQUEST_CRASH: machine_crash(m, request.report ? request.report : "out of memory"); break;
     }
     free(request.report);
+    return true;
+}
+
+static void take_request(void *opaque, uint32_t events)
+{
+    struct machine *m = opaque;
+    uint64_t count;
+
+    (void)events;
+    if (read(m->request_fd, &count, sizeof(count)) == sizeof(count))
+        (void)machine_serve_request(m);
 }
 
 static int create_console(struct machine *m, const struct config_serial *config,
@@ -200,7 +213,7 @@ static void quit(void *opaque)
     machine_kill(opaque);
 }
 
-static int open_kernel(struct machine *m, struct error *err)
+int machine_open_kernel(struct machine *m, struct error *err)
 {
     static const enum boot_unpack unpack[] = {
         [CONFIG_UNPACK_AUTO] = BOOT_UNPACK_AUTO,
@@ -229,6 +242,8 @@ static int create_vm(struct machine *m, struct error *err)
     const struct kvm_vm_params params = {
         .cpus = (unsigned)m->config->cpus,
         .cpu_model = models[m->config->cpu.model],
+        .cpuid = m->image ? m->image->cpuid : NULL,
+        .cpuid_len = m->image ? m->image->cpuid_len : 0,
         .memory = m->memory,
         .pio = m->pio,
         .mmio = m->mmio,
@@ -239,33 +254,46 @@ static int create_vm(struct machine *m, struct error *err)
     return kvm_vm_create(&params, &m->vm, err);
 }
 
+static int create_memory(struct machine *m, struct error *err)
+{
+    const struct machine_image *image = m->image;
+    struct memory_layout layout;
+    int r;
+
+    board_memory_layout(m->config, &layout);
+    r = guest_memory_create(&layout, &m->memory, err);
+    for (unsigned i = 0; r == 0 && image && image->ram_fd >= 0 && i < m->memory->count; i++)
+        r = guest_memory_map_file(m->memory, i, image->ram_fd, image->ram_offset[i], err);
+    return r;
+}
+
 /* Cheap refusals first: files, then memory and KVM; the terminal is touched last. */
 static int build(struct machine *m, struct error *err)
 {
-    struct memory_layout layout;
-
-    board_memory_layout(m->config, &layout);
     m->request_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (m->request_fd < 0)
         return error_errno(err, errno, "machine");
-    if (loop_watch_create(m->loop, m->request_fd, EPOLLIN, NULL, serve_request, m,
-                          &m->request_watch, err) < 0 ||
-        open_kernel(m, err) < 0 || guest_memory_create(&layout, &m->memory, err) < 0 ||
+    if (loop_watch_create(m->loop, m->request_fd, EPOLLIN, NULL, take_request, m, &m->request_watch,
+                          err) < 0 ||
+        (!m->image && machine_open_kernel(m, err) < 0) || create_memory(m, err) < 0 ||
         bus_create(BUS_PIO, &m->pio, err) < 0 || bus_create(BUS_MMIO, &m->mmio, err) < 0 ||
         create_vm(m, err) < 0 || create_consoles(m, quit, err) < 0 ||
-        board_create_devices(m, err) < 0 || board_load(m, err) < 0)
+        board_create_devices(m, err) < 0 || machine_register_state(m, err) < 0 ||
+        (!m->image && board_load(m, err) < 0))
         return -err->code;
     return 0;
 }
 
-int machine_create(const struct vm_config *config, struct loop *loop, struct machine **ret_machine,
-                   struct error *err)
+int machine_create_from(const struct vm_config *config, struct loop *loop,
+                        const struct machine_image *image, struct machine **ret_machine,
+                        struct error *err)
 {
     struct machine *m = calloc(1, sizeof(*m));
 
     if (!m)
         return error_set(err, ENOMEM, "machine: out of memory");
     m->config = config;
+    m->image = image;
     m->loop = loop;
     m->platform.ops = &machine_platform_ops;
     m->request_fd = -1;
@@ -276,8 +304,15 @@ int machine_create(const struct vm_config *config, struct loop *loop, struct mac
         machine_destroy(m);
         return r;
     }
+    m->image = NULL;
     *ret_machine = m;
     return 0;
+}
+
+int machine_create(const struct vm_config *config, struct loop *loop, struct machine **ret_machine,
+                   struct error *err)
+{
+    return machine_create_from(config, loop, NULL, ret_machine, err);
 }
 
 void machine_destroy(struct machine *m)
@@ -285,13 +320,14 @@ void machine_destroy(struct machine *m)
     if (!m)
         return;
     if (m->vm)
-        stop_running(m);
+        machine_stop_running(m);
     for (unsigned i = m->device_count; i-- > 0;)
         device_destroy(m->devices[i]);
     machine_destroy_disk_threads(m);
     machine_close_nets(m);
     console_destroy(m->virtio_console);
     console_destroy(m->console);
+    state_registry_destroy(m->registry);
     kvm_vm_destroy(m->vm);
     bus_destroy(m->pio);
     bus_destroy(m->mmio);
@@ -322,7 +358,7 @@ int machine_start(struct machine *m, struct error *err)
     if (m->state != MACHINE_CREATED)
         return wrong_state(m, "start", err);
     m->started_ns = loop_now_ns();
-    start_running(m);
+    machine_start_running(m);
     set_state(m, MACHINE_RUNNING);
     return 0;
 }
@@ -336,9 +372,15 @@ int machine_pause(struct machine *m, struct error *err)
     if (m->state == MACHINE_CREATED)
         m->started_ns = loop_now_ns();
     else
-        stop_running(m);
+        machine_stop_running(m);
     set_state(m, MACHINE_PAUSED);
     return 0;
+}
+
+/* Nothing may change what is being written of it. */
+static int refuse_held(const char *verb, struct error *err)
+{
+    return error_set(err, EBUSY, "cannot %s: the machine stands still to be saved", verb);
 }
 
 int machine_resume(struct machine *m, struct error *err)
@@ -347,7 +389,9 @@ int machine_resume(struct machine *m, struct error *err)
         return 0;
     if (m->state != MACHINE_PAUSED)
         return wrong_state(m, "resume", err);
-    start_running(m);
+    if (m->held)
+        return refuse_held("resume", err);
+    machine_start_running(m);
     set_state(m, MACHINE_RUNNING);
     return 0;
 }
@@ -356,16 +400,18 @@ int machine_reset(struct machine *m, struct error *err)
 {
     if (m->state != MACHINE_RUNNING && m->state != MACHINE_PAUSED)
         return wrong_state(m, "reset", err);
+    if (m->held)
+        return refuse_held("reset", err);
     if (m->state == MACHINE_RUNNING)
-        stop_running(m);
+        machine_stop_running(m);
     forget_request(m);
     if (reset_in_place(m, err) < 0) {
-        crash(m, err->msg);
+        machine_crash(m, err->msg);
         return -err->code;
     }
     tell(m, MACHINE_EVENT_RESET, "by the operator");
     if (m->state == MACHINE_RUNNING)
-        start_running(m);
+        machine_start_running(m);
     return 0;
 }
 
@@ -382,7 +428,7 @@ void machine_kill(struct machine *m)
     if (m->state == MACHINE_ENDED)
         return;
     if (m->state == MACHINE_RUNNING)
-        stop_running(m);
+        machine_stop_running(m);
     end(m, MACHINE_END_KILLED, 0);
 }
 
@@ -419,7 +465,7 @@ void machine_info(const struct machine *m, struct machine_info *ret_info)
     *ret_info = (struct machine_info){
         .uptime_ns = m->started_ns ? loop_now_ns() - m->started_ns : 0,
         .resets = m->resets,
-        .kernel = boot_describe(m->boot),
+        .kernel = m->boot ? boot_describe(m->boot) : NULL,
         .console = console_describe(m->console),
         .virtio_console = m->virtio_console ? console_describe(m->virtio_console) : NULL,
     };

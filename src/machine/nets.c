@@ -30,9 +30,20 @@ static void make_mac(const char *machine, const char *id, uint8_t ret_mac[6])
     ret_mac[0] = (uint8_t)((ret_mac[0] & 0xfc) | 2);
 }
 
-static int create_card(struct machine *m, const struct config_net *net, struct machine_net *card,
-                       struct error *err)
+int machine_net_mac(const struct vm_config *config, unsigned index, uint8_t ret_mac[6])
 {
+    const struct config_net *net = &config->nets[index];
+
+    if (net->mac)
+        return text_parse_mac(net->mac, ret_mac);
+    make_mac(config->name ? config->name : "", net->id, ret_mac);
+    return 0;
+}
+
+static int create_card(struct machine *m, unsigned index, struct error *err)
+{
+    const struct config_net *net = &m->config->nets[index];
+    struct machine_net *card = &m->nets[index];
     struct virtio_net_params params = {
         .queues = (unsigned)net->queues,
         .mtu = (uint16_t)net->mtu,
@@ -43,9 +54,7 @@ static int create_card(struct machine *m, const struct config_net *net, struct m
 
     snprintf(id, sizeof(id), "net %s", net->id);
     params.id = id;
-    if (!net->mac)
-        make_mac(m->config->name ? m->config->name : "", net->id, params.mac);
-    else if (text_parse_mac(net->mac, params.mac) < 0)
+    if (machine_net_mac(m->config, index, params.mac) < 0)
         return error_set(err, EINVAL, "%s: %s is no address", id, net->mac);
     return virtio_net_create(&m->platform, m->pci_host, &params, &card->dev, err);
 }
@@ -68,7 +77,7 @@ static int create_net(struct machine *m, unsigned index, struct error *err)
     if (r == 0)
         r = iothread_create(name, &card->thread, err);
     if (r == 0)
-        r = create_card(m, net, card, err);
+        r = create_card(m, index, err);
     if (r < 0)
         return error_prefix(err, "nets[%u]", index);
     m->devices[m->device_count++] = card->dev;

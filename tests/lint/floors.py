@@ -17,21 +17,23 @@ HEADERS = {
     "backends": {"block", "console", "netdev"},
     "devices": {
         "acpi_pm", "debug_exit", "i8042", "pci", "rtc", "serial", "virtio", "virtio_devices",
-        "virtqueue",
+        "virtqueue", "vmgenid",
     },
     "kvm": {"kvm"},
     "boot": {"boot", "acpi"},
     "config": {"config"},
     "machine": {"machine"},
+    "migration": {"migration", "snapfile"},
     "control": {"control"},
     "cli": {"cli"},
 }
 # ... and the folders whose headers it may use beside its own. main is src/main.c.
 ARROWS = {
     "main": {"cli", "machine", "config", "control", "util"},
-    "cli": {"control", "machine", "config", "kvm", "backends", "util"},
-    "control": {"machine", "config", "backends", "util"},
+    "cli": {"control", "migration", "machine", "config", "kvm", "backends", "util"},
+    "control": {"migration", "machine", "config", "backends", "util"},
     "machine": {"kvm", "boot", "devices", "backends", "config", "core", "util"},
+    "migration": {"machine", "core", "util"},
     "config": {"util"},
     "devices": {"core", "backends", "util"},
     "kvm": {"core", "util"},

@@ -468,6 +468,47 @@ static void running_out_of_memory_anywhere_is_an_error(void **state)
     fclose(out);
 }
 
+static void a_text_is_loaded_as_a_file_is(void **state)
+{
+    static const char text[] = "{\"cpus\": 2, \"boot\": {\"kernel\": \"k\"}} and no more";
+    struct vm_config config;
+    struct error err = {.msg = ""};
+
+    (void)state;
+    config_init(&config);
+    config_load_text(&config, "x.vmsnap", text, strlen(text) - strlen(" and no more"), &err);
+    assert_string_equal(err.msg, "");
+    assert_int_equal(config.cpus, 2);
+    assert_string_equal(config.boot.kernel, "k");
+    assert_int_equal(config_load_text(&config, "x.vmsnap", text, strlen(text), &err), -EINVAL);
+    assert_memory_equal(err.msg, "x.vmsnap:1:", 11);
+    config_fini(&config);
+}
+
+static void a_text_that_ends_anywhere_is_read_no_further(void **state)
+{
+    static const char text[] = " {\"cpus\": 2}";
+    struct error err;
+
+    (void)state;
+    for (size_t len = 0; len < strlen(text); len++) {
+        char *cut = malloc(len + 1); /* a read past the end is seen by the sanitizer */
+        struct vm_config config;
+
+        memcpy(cut + 1, text, len);
+        config_init(&config);
+        assert_int_equal(config_load_text(&config, "x", cut + 1, len, &err), -EINVAL);
+        config_fini(&config);
+        free(cut);
+    }
+    char *blank = calloc(1, (1 << 20) + 1);
+    struct vm_config config;
+    config_init(&config);
+    assert_int_equal(config_load_text(&config, "x", blank, (1 << 20) + 1, &err), -EFBIG);
+    config_fini(&config);
+    free(blank);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -490,6 +531,8 @@ int main(void)
         cmocka_unit_test(a_full_disk_is_an_error),
         cmocka_unit_test(a_working_folder_that_json_cannot_hold_is_told),
         cmocka_unit_test(running_out_of_memory_for_the_defaults_is_told),
+        cmocka_unit_test(a_text_is_loaded_as_a_file_is),
+        cmocka_unit_test(a_text_that_ends_anywhere_is_read_no_further),
         cmocka_unit_test(running_out_of_memory_anywhere_is_an_error),
     };
     return cmocka_run_group_tests_name("config", tests, folder_enter, folder_leave);

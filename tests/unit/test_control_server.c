@@ -66,13 +66,14 @@ static void every_method_is_listed_and_served(void **state)
     assert_int_equal(
         control_client_call(client, "rpc.methods", NULL, CONTROL_BENCH_TIMEOUT_MS, &methods, &err),
         0);
-    assert_int_equal(json_array_size(methods), 13);
+    assert_int_equal(json_array_size(methods), 15);
     json_array_foreach(methods, i, row)
     {
         const char *name = json_string_value(json_object_get(row, "name"));
 
         if (strcmp(name, "vm.reset") == 0 || strcmp(name, "vm.kill") == 0 ||
-            strcmp(name, "console.attach") == 0 || strcmp(name, "vm.nets.link") == 0)
+            strcmp(name, "console.attach") == 0 || strcmp(name, "vm.nets.link") == 0 ||
+            strncmp(name, "vm.save", 7) == 0)
             continue; /* tests of their own */
         control_client_close(client);
         assert_int_equal(control_client_open("web1", &client, &err), 0);
@@ -113,6 +114,130 @@ static void a_card_s_link_is_set_by_its_id(void **state)
     control_bench_say(fd, line);
     control_bench_expect_error(control_bench_hear(fd), -32000, "no card net1");
     close(fd);
+}
+
+/* "type" of an event line. */
+static json_t *event_of(const char *line, const char *type)
+{
+    json_t *object = json_loads(line, 0, NULL);
+    json_t *params = json_incref(json_object_get(object, "params"));
+
+    if (!params || strcmp(json_string_value(json_object_get(params, "type")), type) != 0)
+        fail_msg("expected an event of type %s: %s", type, line);
+    json_decref(object);
+    return params;
+}
+
+static int dial_and_subscribe(struct control_bench *bench)
+{
+    int fd = control_bench_dial(bench);
+
+    control_bench_say(fd, "{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"events.subscribe\"}\n");
+    assert_non_null(strstr(control_bench_hear(fd), "\"result\""));
+    return fd;
+}
+
+static void a_save_is_told_to_subscribers_with_its_figures(void **state)
+{
+    struct control_bench *bench = *state;
+    int fd = dial_and_subscribe(bench);
+    json_t *event;
+
+    control_bench_say(fd, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.save\",\"params\":"
+                          "{\"path\":\"/tmp/x\",\"replace\":true,\"stop\":true}}\n");
+    event = event_of(control_bench_hear(fd), "save");
+    assert_string_equal(json_string_value(json_object_get(event, "detail")), "copying");
+    assert_int_equal(json_integer_value(json_object_get(event, "round_bytes")), 8192);
+    assert_int_equal(json_integer_value(json_object_get(event, "done_bytes")), 4096);
+    json_decref(event);
+    event = event_of(control_bench_hear(fd), "saved");
+    assert_int_equal(json_integer_value(json_object_get(event, "rounds")), 2);
+    assert_int_equal(json_integer_value(json_object_get(event, "pause_ns")), 3000000);
+    assert_int_equal(json_integer_value(json_object_get(event, "data_bytes")), 12288);
+    assert_int_equal(json_integer_value(json_object_get(event, "file_bytes")), 16384);
+    assert_null(json_object_get(event, "errno"));
+    json_decref(event);
+    assert_non_null(strstr(control_bench_hear(fd), "\"result\":{\"state\":\"running\"}"));
+    assert_string_equal(bench->migration.path, "/tmp/x");
+    assert_true(bench->migration.replace);
+    assert_true(bench->migration.stop);
+    close(fd);
+}
+
+static void a_save_that_is_cancelled_has_failed(void **state)
+{
+    static const char *const cancel =
+        "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"vm.save.cancel\"}\n";
+    struct control_bench *bench = *state;
+    int fd = dial_and_subscribe(bench);
+    json_t *event;
+
+    control_bench_say(fd, cancel);
+    control_bench_expect_error(control_bench_hear(fd), -32000, "nothing is under way");
+    control_bench_say(fd, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.save\",\"params\":"
+                          "{\"path\":\"/tmp/x\"}}\n");
+    json_decref(event_of(control_bench_hear(fd), "save"));
+    assert_non_null(strstr(control_bench_hear(fd), "\"id\":1,\"result\""));
+    assert_false(bench->migration.replace);
+    control_bench_say(fd, cancel);
+    event = event_of(control_bench_hear(fd), "save_failed");
+    assert_string_equal(json_string_value(json_object_get(event, "detail")), "cancelled");
+    assert_int_equal(json_integer_value(json_object_get(event, "errno")), ECANCELED);
+    assert_null(json_object_get(event, "data_bytes"));
+    json_decref(event);
+    close(fd);
+}
+
+static void a_save_without_a_usable_path_is_refused(void **state)
+{
+    static const struct {
+        const char *params, *words;
+        int code;
+    } wrong[] = {
+        {"", "vm.save takes", -32602},
+        {",\"params\":{}", "vm.save takes", -32602},
+        {",\"params\":{\"path\":7}", "vm.save takes", -32602},
+        {",\"params\":{\"path\":\"/x\",\"now\":true}", "vm.save takes", -32602},
+        {",\"params\":{\"path\":\"/x\",\"stop\":1}", "vm.save takes", -32602},
+        {",\"params\":{\"path\":\"x\"}", "must begin with /", -32602},
+        {",\"params\":{\"path\":\"/full\"}", "exists; --force", -32000},
+    };
+    int fd = control_bench_dial(*state);
+    char line[256];
+
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        snprintf(line, sizeof(line), "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.save\"%s}\n",
+                 wrong[i].params);
+        control_bench_say(fd, line);
+        control_bench_expect_error(control_bench_hear(fd), wrong[i].code, wrong[i].words);
+    }
+    close(fd);
+}
+
+static void a_client_takes_events_one_by_one(void **state)
+{
+    struct control_client *client;
+    struct error err = {0};
+    json_t *event;
+
+    (void)state;
+    assert_int_equal(control_client_open("web1", &client, &err), 0);
+    assert_int_equal(
+        control_client_call(client, "events.subscribe", NULL, CONTROL_BENCH_TIMEOUT_MS, NULL, &err),
+        0);
+    assert_int_equal(control_client_next_event(client, 10, &event, &err), -ETIMEDOUT);
+    assert_int_equal(control_client_notify(client, "vm.save",
+                                           json_pack("{s:s, s:b}", "path", "/x", "stop", 1),
+                                           CONTROL_BENCH_TIMEOUT_MS, &err),
+                     0);
+    assert_int_equal(control_client_next_event(client, CONTROL_BENCH_TIMEOUT_MS, &event, &err), 0);
+    assert_string_equal(json_string_value(json_object_get(event, "type")), "save");
+    json_decref(event);
+    assert_int_equal(control_client_next_event(client, CONTROL_BENCH_TIMEOUT_MS, &event, &err), 0);
+    assert_string_equal(json_string_value(json_object_get(event, "type")), "saved");
+    json_decref(event);
+    assert_int_equal(control_client_next_event(client, 10, &event, &err), -ETIMEDOUT);
+    control_client_close(client);
 }
 
 static void the_machines_refusal_comes_in_its_words(void **state)
@@ -310,6 +435,10 @@ int main(void)
         TEST(status_says_who_and_how),
         TEST(every_method_is_listed_and_served),
         TEST(a_card_s_link_is_set_by_its_id),
+        TEST(a_save_is_told_to_subscribers_with_its_figures),
+        TEST(a_save_that_is_cancelled_has_failed),
+        TEST(a_save_without_a_usable_path_is_refused),
+        TEST(a_client_takes_events_one_by_one),
         TEST(the_machines_refusal_comes_in_its_words),
         TEST(a_notification_is_executed_silently),
         TEST(requests_may_come_in_any_pieces),

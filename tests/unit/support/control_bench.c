@@ -108,6 +108,45 @@ void machine_stats(const struct machine *m, machine_stat_fn *fn, void *opaque)
     fn(opaque, "exits.mmio", 9);
 }
 
+void migration_set_listener(struct migration *m, const struct migration_listener *listener,
+                            void *opaque)
+{
+    m->listener = listener;
+    m->opaque = opaque;
+}
+
+int migration_save(struct migration *m, const struct migration_save *save, struct error *err)
+{
+    if (strcmp(save->path, "/full") == 0)
+        return error_set(err, EEXIST, "/full exists; --force replaces it");
+    snprintf(m->path, sizeof(m->path), "%s", save->path);
+    m->replace = save->replace;
+    m->stop = save->stop;
+    m->under_way = true;
+    m->listener->progress(m->opaque, &(struct migration_progress){
+                                         .round = 1, .round_bytes = 8192, .done_bytes = 4096});
+    if (save->stop) { /* this one is done at once */
+        m->under_way = false;
+        m->listener->ended(m->opaque, &(struct migration_report){.rounds = 2,
+                                                                 .pause_ns = 3000000,
+                                                                 .data_bytes = 12288,
+                                                                 .file_bytes = 16384});
+    }
+    return 0;
+}
+
+int migration_cancel(struct migration *m, struct error *err)
+{
+    struct migration_report report = {.rounds = 1};
+
+    if (!m->under_way)
+        return error_set(err, ENOENT, "nothing is under way");
+    m->under_way = false;
+    error_set(&report.error, ECANCELED, "cancelled");
+    m->listener->ended(m->opaque, &report);
+    return 0;
+}
+
 /* Says the scrollback and one thing more, then hangs up. Weak: a real console has its own. */
 __attribute__((weak)) int console_attach(struct console *console, int fd, const void *pending,
                                          size_t pending_len, struct error *err)
@@ -149,7 +188,7 @@ int control_bench_setup(void **state)
     f->machine.opaque = f;
     if (!mkdtemp(f->dir) || setenv("VMRUN_DIR", f->dir, 1) < 0 || loop_create(&f->loop, &err) < 0 ||
         control_name_claim("web1", &f->name, &err) < 0 ||
-        control_server_create(f->name, f->loop, &f->machine, &f->server, &err) < 0)
+        control_server_create(f->name, f->loop, &f->machine, &f->migration, &f->server, &err) < 0)
         return -1;
     *state = f;
     return pthread_create(&f->thread, NULL, run_loop, f->loop);

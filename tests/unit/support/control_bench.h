@@ -30,12 +30,23 @@ struct machine {
     char attached_with[64]; /* what was pending at console_attach() */
 };
 
+/* It refuses /full. A save that stops is done at once, any other goes on until it is cancelled. */
+struct migration {
+    struct machine *machine;
+    const struct migration_listener *listener;
+    void *opaque;
+    bool under_way;
+    char path[64]; /* of the last save */
+    bool replace, stop;
+};
+
 struct control_bench {
     char dir[64];
     struct loop *loop;
     struct control_name *name; /* "web1" */
     struct control_server *server;
     struct machine machine;
+    struct migration migration;
     pthread_t thread;
     atomic_uint posted; /* for the test */
 };

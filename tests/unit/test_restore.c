@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A machine out of a file, before a machine that is a fake: RAM that is really mapped or read, and
+ * a crash that is only noted.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "folder.h"
+#include "vmrun/iothread.h"
+#include "vmrun/memory.h"
+#include "vmrun/migration.h"
+#include "vmrun/snapfile.h"
+
+#define MIB (UINT64_C(1) << 20)
+#define SIZE (6 * MIB)
+#define FILE_RAM (2 * MIB) /* where RAM begins in a file */
+
+struct machine {
+    struct guest_memory *memory;
+    uint64_t size; /* the machine that the description describes */
+    bool crashed, told_restored, destroyed;
+    char report[256];
+    char state[16], cpuid[16];
+    uint64_t saved_ns, advance_ns;
+};
+
+static struct bench {
+    struct machine machine;
+    struct loop *loop;
+    struct snapfile *file;
+    struct restore *restore;
+} bench;
+
+/* The machine */
+
+int machine_create_from(const struct vm_config *config, struct loop *loop,
+                        const struct machine_image *image, struct machine **ret_machine,
+                        struct error *err)
+{
+    struct machine *m = &bench.machine;
+    const struct memory_layout layout = {
+        .size = m->size, .hole_start = 4 * MIB, .hole_end = 4096 * MIB};
+
+    (void)config, (void)loop;
+    memcpy(m->cpuid, image->cpuid, image->cpuid_len);
+    assert_int_equal(guest_memory_create(&layout, &m->memory, err), 0);
+    for (unsigned i = 0; image->ram_fd >= 0 && i < m->memory->count; i++)
+        assert_int_equal(
+            guest_memory_map_file(m->memory, i, image->ram_fd, image->ram_offset[i], err), 0);
+    *ret_machine = m;
+    return 0;
+}
+
+void machine_destroy(struct machine *m)
+{
+    if (!m)
+        return;
+    guest_memory_destroy(m->memory);
+    m->memory = NULL;
+    m->destroyed = true;
+}
+
+struct guest_memory *machine_memory(struct machine *m)
+{
+    return m->memory;
+}
+
+int machine_load_state(struct machine *m, const void *state, size_t len,
+                       machine_advance_fn *advance, void *opaque, struct error *err)
+{
+    memcpy(m->state, state, len);
+    m->advance_ns = advance(opaque, m->saved_ns);
+    return strcmp(m->state, "bad") == 0 ? error_set(err, EPROTO, "vcpu0: no") : 0;
+}
+
+int machine_tell_restored(struct machine *m, struct error *err)
+{
+    (void)err;
+    m->told_restored = true;
+    return 0;
+}
+
+void machine_crash(struct machine *m, const char *report)
+{
+    m->crashed = true;
+    snprintf(m->report, sizeof(m->report), "%s", report);
+    loop_stop(bench.loop);
+}
+
+/* The bench */
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* A byte of each page tells which it is; the last MiB is zero. */
+static void write_file(const char *state)
+{
+    const struct snapfile_region regions[] = {{0, 4 * MIB}, {4096 * MIB, 2 * MIB}};
+    uint8_t page[GUEST_PAGE_SIZE] = {0};
+    struct snapfile_writer *writer;
+    struct snapfile_written written;
+    struct error err;
+
+    assert_int_equal(snapfile_create("file", true, regions, 2, &writer, &err), 0);
+    for (uint64_t at = 0; at < 5 * MIB; at += sizeof(page)) {
+        memset(page, (int)(at / sizeof(page) % 255 + 1), sizeof(page));
+        assert_int_equal(snapfile_put_pages(writer, at < 4 * MIB ? 0 : 1, at % (4 * MIB), page,
+                                            sizeof(page), &err),
+                         0);
+    }
+    assert_int_equal(snapfile_put_section(writer, "cpuid", true, "cpuid", 6, &err), 0);
+    if (state)
+        assert_int_equal(
+            snapfile_put_section(writer, "state", true, state, strlen(state) + 1, &err), 0);
+    assert_int_equal(snapfile_publish(writer, &written, &err), 0);
+}
+
+static int setup(void **state)
+{
+    struct error err;
+
+    bench = (struct bench){.machine.size = SIZE};
+    *state = &bench;
+    write_file("good");
+    return loop_create(&bench.loop, &err);
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    restore_destroy(bench.restore);
+    machine_destroy(bench.machine.memory ? &bench.machine : NULL);
+    snapfile_close(bench.file);
+    loop_destroy(bench.loop);
+    return 0;
+}
+
+static int restore(enum restore_mode mode, bool freeze, struct error *err)
+{
+    const struct restore_params params = {.mode = mode, .freeze = freeze};
+    struct machine *machine;
+
+    assert_int_equal(snapfile_open("file", &bench.file, err), 0);
+    bench.machine.saved_ns = now_ns() - 5000000000u;
+    return restore_machine(&params, bench.file, NULL, bench.loop, &bench.restore, &machine, err);
+}
+
+static void must_restore(enum restore_mode mode, bool freeze)
+{
+    struct error err;
+
+    if (restore(mode, freeze, &err) < 0)
+        fail_msg("%s", err.msg);
+}
+
+static void flip(uint64_t offset)
+{
+    int fd;
+    uint8_t byte;
+
+    assert_int_equal(chmod("file", 0600), 0);
+    fd = open("file", O_RDWR);
+    assert_int_equal(pread(fd, &byte, 1, (off_t)offset), 1);
+    byte ^= 0x40;
+    assert_int_equal(pwrite(fd, &byte, 1, (off_t)offset), 1);
+    close(fd);
+}
+
+static void expect_ram(void)
+{
+    for (uint64_t at = 0; at < SIZE; at += GUEST_PAGE_SIZE) {
+        const uint8_t *page = guest_memory_at(
+            bench.machine.memory, at < 4 * MIB ? at : at - 4 * MIB + 4096 * MIB, GUEST_PAGE_SIZE);
+        uint8_t expected = at < 5 * MIB ? (uint8_t)(at / GUEST_PAGE_SIZE % 255 + 1) : 0;
+
+        if (page[0] != expected || page[GUEST_PAGE_SIZE - 1] != expected)
+            fail_msg("page at %llx: %u", (unsigned long long)at, page[0]);
+    }
+}
+
+/* Until the machine crashes. */
+static void run_on(const char *words)
+{
+    struct error err;
+
+    assert_int_equal(loop_run(bench.loop, &err), 0);
+    assert_true(bench.machine.crashed);
+    if (!strstr(bench.machine.report, words))
+        fail_msg("expected \"%s\" in: %s", words, bench.machine.report);
+}
+
+/* Tests */
+
+static void ram_and_state_come_from_the_file(void **state)
+{
+    static const enum restore_mode modes[] = {RESTORE_LAZY, RESTORE_EAGER};
+
+    for (unsigned i = 0; i < 2; i++) {
+        if (i > 0) {
+            teardown(state);
+            setup(state);
+        }
+        must_restore(modes[i], false);
+        assert_string_equal(bench.machine.state, "good");
+        assert_string_equal(bench.machine.cpuid, "cpuid");
+        assert_true(bench.machine.told_restored);
+        expect_ram();
+    }
+}
+
+static void what_a_guest_writes_stays_its_own(void **state)
+{
+    uint8_t byte;
+    int fd = open("file", O_RDONLY);
+
+    (void)state;
+    must_restore(RESTORE_LAZY, false);
+    memset(guest_memory_at(bench.machine.memory, 0, MIB), 0xee, MIB);
+    assert_int_equal(pread(fd, &byte, 1, FILE_RAM), 1);
+    assert_int_equal(byte, 1);
+    close(fd);
+}
+
+static void the_time_between_passes_or_does_not(void **state)
+{
+    must_restore(RESTORE_LAZY, false);
+    assert_in_range(bench.machine.advance_ns, 5000000000u, 60000000000u);
+    teardown(state);
+    setup(state);
+    must_restore(RESTORE_LAZY, true);
+    assert_int_equal(bench.machine.advance_ns, 0);
+}
+
+static void a_flipped_byte_of_ram_is_refused_by_eager(void **state)
+{
+    struct error err;
+
+    (void)state;
+    flip(FILE_RAM + 3 * MIB);
+    assert_int_equal(restore(RESTORE_EAGER, false, &err), -EPROTO);
+    assert_non_null(strstr(err.msg, "RAM at 0x200000: checksum does not match"));
+    assert_true(bench.machine.destroyed);
+    assert_string_equal(bench.machine.state, "");
+}
+
+static void and_ends_a_machine_that_runs_lazily(void **state)
+{
+    (void)state;
+    flip(FILE_RAM + 4 * MIB + 5);
+    must_restore(RESTORE_LAZY, false);
+    run_on("RAM at 0x100000000: checksum does not match");
+}
+
+static void touch_last_page(void *opaque)
+{
+    uint8_t *last = guest_memory_at(bench.machine.memory, 4 * MIB - GUEST_PAGE_SIZE, 1);
+
+    *(uint8_t *)opaque = *last;
+    last[1] = 7;
+}
+
+static void a_file_that_is_cut_ends_the_machine_and_no_thread(void **state)
+{
+    uint8_t seen = 0xff;
+    struct iothread *thread;
+    struct error err;
+
+    (void)state;
+    must_restore(RESTORE_LAZY, false);
+    assert_false(restore_file_was_cut(bench.restore));
+    assert_int_equal(truncate("file", FILE_RAM), 0);
+    assert_true(restore_file_was_cut(bench.restore));
+    assert_int_equal(iothread_create("disk", &thread, &err), 0);
+    iothread_call(thread, touch_last_page, &seen);
+    assert_int_equal(seen, 0);
+    iothread_destroy(thread);
+    run_on("the snapshot was cut off: "); /* whoever told it, who verifies or who touched it */
+}
+
+static void a_state_that_does_not_load_leaves_nothing(void **state)
+{
+    struct error err;
+
+    (void)state;
+    write_file("bad");
+    assert_int_equal(restore(RESTORE_LAZY, false, &err), -EPROTO);
+    assert_string_equal(err.msg, "vcpu0: no");
+    assert_true(bench.machine.destroyed);
+    assert_false(bench.machine.told_restored);
+}
+
+static void a_file_without_state_is_refused(void **state)
+{
+    struct error err;
+
+    (void)state;
+    write_file(NULL);
+    assert_int_equal(restore(RESTORE_LAZY, false, &err), -EPROTO);
+    assert_string_equal(err.msg, "section 'state': missing");
+}
+
+static void memory_that_is_not_the_machine_s_is_refused(void **state)
+{
+    struct error err;
+
+    (void)state;
+    bench.machine.size = SIZE - 2 * MIB;
+    assert_int_equal(restore(RESTORE_LAZY, false, &err), -EPROTO);
+    assert_non_null(strstr(err.msg, "not the memory of the machine"));
+    assert_string_equal(bench.machine.state, "");
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(ram_and_state_come_from_the_file),
+        TEST(what_a_guest_writes_stays_its_own),
+        TEST(the_time_between_passes_or_does_not),
+        TEST(a_flipped_byte_of_ram_is_refused_by_eager),
+        TEST(and_ends_a_machine_that_runs_lazily),
+        TEST(a_file_that_is_cut_ends_the_machine_and_no_thread),
+        TEST(a_state_that_does_not_load_leaves_nothing),
+        TEST(a_file_without_state_is_refused),
+        TEST(memory_that_is_not_the_machine_s_is_refused),
+    };
+    return cmocka_run_group_tests_name("restore", tests, folder_enter, folder_leave);
+}

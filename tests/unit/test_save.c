@@ -1,0 +1,538 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The engine that saves, before a machine that is a fake: its guest writes whenever the log is
+ * read, and once more when it is let go, so that what the file holds can be told from what it
+ * must not hold.
+ */
+#include <errno.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "folder.h"
+#include "vmrun/memory.h"
+#include "vmrun/migration.h"
+#include "vmrun/snapfile.h"
+
+#define MIB (UINT64_C(1) << 20)
+#define LOW (8 * MIB)
+#define SIZE (11 * MIB) /* the upper region's chunks do not fill it */
+#define HOLE_END (UINT64_C(4) << 30)
+#define PAGES (SIZE / GUEST_PAGE_SIZE)
+
+struct machine {
+    struct guest_memory *memory;
+    enum machine_state state;
+    bool held, logging, killed, synced;
+    unsigned harvests, resumes, stamp;
+    uint64_t *log[2];
+    /* How many pages the guest writes before the log is read for the nth time, from 1. */
+    unsigned (*writes)(struct machine *m, unsigned n);
+    unsigned writes_at_hold;
+    int state_fails;
+    uint64_t held_sum; /* of all RAM, when it was held */
+};
+
+/* One test's world. */
+static struct bench {
+    struct machine machine;
+    struct loop *loop;
+    struct migration *migration;
+    struct migration_report report;
+    unsigned ended, progress;
+    _Atomic bool cancelled;
+} bench;
+
+/* The guest */
+
+static uint8_t *page_at(const struct machine *m, uint64_t page)
+{
+    uint64_t gpa = page * GUEST_PAGE_SIZE;
+
+    return guest_memory_at(m->memory, gpa < LOW ? gpa : gpa - LOW + HOLE_END, GUEST_PAGE_SIZE);
+}
+
+static void write_page(struct machine *m, uint64_t page)
+{
+    unsigned region = page * GUEST_PAGE_SIZE < LOW ? 0 : 1;
+    uint64_t bit = page - (region ? LOW / GUEST_PAGE_SIZE : 0);
+
+    memset(page_at(m, page), (int)(++m->stamp % 255 + 1), GUEST_PAGE_SIZE / 2);
+    if (m->logging)
+        m->log[region][bit / 64] |= UINT64_C(1) << bit % 64;
+}
+
+/* Two of three, so that there are runs and gaps; the others after them. */
+static void write_pages(struct machine *m, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        write_page(m, i < PAGES / 3 * 2 ? i / 2 * 3 + i % 2 : i - PAGES / 3 * 2);
+}
+
+static uint64_t sum_of(const struct guest_memory *mem)
+{
+    uint64_t sum = 14695981039346656037u;
+
+    for (unsigned i = 0; i < mem->count; i++)
+        for (uint64_t at = 0; at < mem->regions[i].size; at += 8) {
+            uint64_t word;
+
+            memcpy(&word, mem->regions[i].host + at, 8);
+            sum = (sum ^ word) * 1099511628211u;
+        }
+    return sum;
+}
+
+/* The machine */
+
+const char *machine_state_name(enum machine_state state)
+{
+    return state == MACHINE_ENDED ? "ended" : "something";
+}
+
+enum machine_state machine_state(const struct machine *m)
+{
+    return m->state;
+}
+
+struct guest_memory *machine_memory(struct machine *m)
+{
+    return m->memory;
+}
+
+int machine_dirty_log(struct machine *m, bool on, struct error *err)
+{
+    (void)err;
+    m->logging = on;
+    for (unsigned i = 0; on && i < 2; i++)
+        memset(m->log[i], 0xff, m->memory->regions[i].size / GUEST_PAGE_SIZE / 8);
+    return 0;
+}
+
+int machine_dirty_harvest(struct machine *m, unsigned region, uint64_t *bitmap, struct error *err)
+{
+    (void)err;
+    if (region == 0 && !m->held && m->writes)
+        write_pages(m, m->writes(m, ++m->harvests));
+    for (uint64_t i = 0; i < m->memory->regions[region].size / GUEST_PAGE_SIZE / 64; i++)
+        bitmap[i] |= m->log[region][i];
+    return 0;
+}
+
+int machine_dirty_clear(struct machine *m, unsigned region, uint64_t first_page, uint64_t pages,
+                        const uint64_t *bitmap, struct error *err)
+{
+    (void)err;
+    assert_int_equal(first_page % 64, 0);
+    for (uint64_t i = 0; i < pages / 64; i++)
+        m->log[region][first_page / 64 + i] &= ~bitmap[i];
+    return 0;
+}
+
+int machine_hold(struct machine *m, struct error *err)
+{
+    if (m->state == MACHINE_ENDED)
+        return error_set(err, EBUSY, "the machine has ended");
+    if (m->state == MACHINE_RUNNING)
+        write_pages(m, m->writes_at_hold);
+    m->held = true;
+    m->held_sum = sum_of(m->memory);
+    return 0;
+}
+
+void machine_release(struct machine *m)
+{
+    if (m->held && m->state == MACHINE_RUNNING)
+        write_pages(m, PAGES); /* nothing of this may be in the file */
+    m->held = false;
+}
+
+int machine_pause(struct machine *m, struct error *err)
+{
+    (void)err;
+    m->state = MACHINE_PAUSED;
+    return 0;
+}
+
+int machine_resume(struct machine *m, struct error *err)
+{
+    if (m->held)
+        return error_set(err, EBUSY, "held");
+    m->state = MACHINE_RUNNING;
+    m->resumes++;
+    return 0;
+}
+
+void machine_kill(struct machine *m)
+{
+    m->killed = true;
+    m->state = MACHINE_ENDED;
+    loop_stop(bench.loop);
+}
+
+int machine_save_state(struct machine *m, struct writer *w, struct error *err)
+{
+    assert_true(m->held);
+    put_bytes(w, "state", 5);
+    /* What is written by saving belongs to it. */
+    write_page(m, 7);
+    m->held_sum = sum_of(m->memory);
+    return m->state_fails ? error_set(err, m->state_fails, "vcpu0 does not say") : 0;
+}
+
+int machine_save_cpuid(const struct machine *m, struct writer *w, struct error *err)
+{
+    (void)m, (void)err;
+    put_bytes(w, "cpuid", 5);
+    return 0;
+}
+
+int machine_describe(const struct machine *m, char **ret_text, struct error *err)
+{
+    (void)m, (void)err;
+    *ret_text = strdup("{}");
+    return 0;
+}
+
+int machine_sync_disks(struct machine *m, struct error *err)
+{
+    (void)err;
+    assert_true(m->held);
+    m->synced = true;
+    return 0;
+}
+
+/* The bench */
+
+static void take_progress(void *opaque, const struct migration_progress *progress)
+{
+    (void)opaque;
+    assert_true(progress->done_bytes <= progress->round_bytes);
+    bench.progress++;
+}
+
+static void take_end(void *opaque, const struct migration_report *report)
+{
+    (void)opaque;
+    assert_false(bench.machine.held);
+    assert_false(bench.machine.logging);
+    bench.report = *report;
+    bench.ended++;
+    if (report->error.code || bench.machine.state != MACHINE_PAUSED)
+        loop_stop(bench.loop);
+}
+
+static const struct migration_listener listener = {take_progress, take_end};
+
+static int setup(void **state)
+{
+    const struct memory_layout layout = {.size = SIZE, .hole_start = LOW, .hole_end = HOLE_END};
+    struct error err;
+
+    bench = (struct bench){.machine.state = MACHINE_RUNNING};
+    *state = &bench;
+    if (guest_memory_create(&layout, &bench.machine.memory, &err) < 0 ||
+        loop_create(&bench.loop, &err) < 0 ||
+        migration_create(&bench.machine, bench.loop, &bench.migration, &err) < 0)
+        return -1;
+    for (unsigned i = 0; i < 2; i++)
+        bench.machine.log[i] = calloc(PAGES / 64, 8);
+    write_pages(&bench.machine, PAGES / 2);
+    migration_set_listener(bench.migration, &listener, NULL);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    migration_destroy(bench.migration);
+    loop_destroy(bench.loop);
+    guest_memory_destroy(bench.machine.memory);
+    free(bench.machine.log[0]);
+    free(bench.machine.log[1]);
+    unlink("file");
+    return 0;
+}
+
+static void save(bool stop)
+{
+    const struct migration_save params = {.path = "file", .stop = stop};
+    struct error err;
+
+    if (migration_save(bench.migration, &params, &err) < 0)
+        fail_msg("%s", err.msg);
+    assert_int_equal(loop_run(bench.loop, &err), 0);
+    assert_int_equal(bench.ended, 1);
+}
+
+/* Written anew from the file; what it sums up to. */
+static uint64_t sum_of_file(void)
+{
+    const struct memory_layout layout = {.size = SIZE, .hole_start = LOW, .hole_end = HOLE_END};
+    struct guest_memory *memory;
+    struct snapfile *file;
+    struct error err;
+    size_t len;
+
+    assert_int_equal(guest_memory_create(&layout, &memory, &err), 0);
+    assert_int_equal(snapfile_open("file", &file, &err), 0);
+    for (uint64_t chunk = 0; chunk < snapfile_chunks(file); chunk++) {
+        uint64_t gpa, bytes;
+
+        snapfile_chunk_range(file, chunk, &gpa, &bytes);
+        assert_int_equal(
+            snapfile_verify_chunk(file, chunk, guest_memory_at(memory, gpa, bytes), &err), 0);
+    }
+    assert_memory_equal(snapfile_section(file, "state", &len), "state", 5);
+    assert_memory_equal(snapfile_section(file, "cpuid", &len), "cpuid", 5);
+    assert_memory_equal(snapfile_section(file, "machine", &len), "{}", 2);
+    uint64_t sum = sum_of(memory);
+    guest_memory_destroy(memory);
+    snapfile_close(file);
+    return sum;
+}
+
+static void expect_saved(void)
+{
+    if (bench.report.error.code)
+        fail_msg("%s", bench.report.error.msg);
+    assert_true(sum_of_file() == bench.machine.held_sum);
+}
+
+static void expect_no_file(int code)
+{
+    assert_int_equal(bench.report.error.code, code);
+    assert_int_equal(access("file", F_OK), -1);
+    assert_false(bench.machine.held);
+    assert_false(bench.machine.logging);
+}
+
+/* Tests */
+
+static void a_quiet_guest_is_saved_in_one_round(void **state)
+{
+    (void)state;
+    save(false);
+    expect_saved();
+    assert_int_equal(bench.report.rounds, 1);
+    assert_int_equal(bench.machine.state, MACHINE_RUNNING);
+    assert_true(bench.report.pause_ns > 0);
+    assert_int_equal(bench.report.pause_bytes, GUEST_PAGE_SIZE); /* of the saving itself */
+    assert_int_equal(bench.report.written_bytes, SIZE + GUEST_PAGE_SIZE);
+}
+
+static unsigned a_thousand(struct machine *m, unsigned n)
+{
+    (void)m, (void)n;
+    return 1000;
+}
+
+static void rounds_end_when_they_no_longer_shrink(void **state)
+{
+    (void)state;
+    bench.machine.writes = a_thousand;
+    save(false);
+    expect_saved();
+    assert_int_equal(bench.report.rounds, 4); /* all; then three with as many as before */
+    assert_in_range(bench.report.pause_bytes / GUEST_PAGE_SIZE, 1000, 1001);
+}
+
+static unsigned a_fifth_less(struct machine *m, unsigned n)
+{
+    unsigned pages = 2000;
+
+    (void)m;
+    while (--n > 0)
+        pages = pages * 4 / 5;
+    return pages;
+}
+
+static void rounds_go_on_as_long_as_they_shrink(void **state)
+{
+    (void)state;
+    bench.machine.writes = a_fifth_less;
+    save(false);
+    expect_saved();
+    /* 2000 1600 1280 1024 819 655 524 419 335 268 214: the last is left to the stop. */
+    assert_int_equal(bench.report.rounds, 11);
+    assert_in_range(bench.report.pause_bytes / GUEST_PAGE_SIZE, 214, 215);
+}
+
+static unsigned more_and_less(struct machine *m, unsigned n)
+{
+    (void)m;
+    return n % 2 ? 1000 : 800;
+}
+
+static void rounds_have_an_end(void **state)
+{
+    (void)state;
+    bench.machine.writes = more_and_less;
+    save(false);
+    expect_saved();
+    assert_int_equal(bench.report.rounds, 30);
+}
+
+static void what_is_written_after_the_stop_is_not_in_the_file(void **state)
+{
+    (void)state;
+    bench.machine.writes_at_hold = 100; /* staged, and the guest runs on while they are written */
+    save(false);
+    expect_saved();
+    assert_true(sum_of(bench.machine.memory) != bench.machine.held_sum);
+}
+
+static void more_last_pages_than_there_is_room_for_are_written_while_it_stands_still(void **state)
+{
+    (void)state;
+    bench.machine.writes_at_hold = 1800;
+    save(false);
+    expect_saved();
+    assert_in_range(bench.report.pause_bytes / GUEST_PAGE_SIZE, 1800, 1801);
+    assert_true(sum_of(bench.machine.memory) != bench.machine.held_sum); /* it was let go */
+    assert_int_equal(bench.machine.state, MACHINE_RUNNING);
+}
+
+static void a_machine_that_is_to_stop_is_paused_synced_and_ended(void **state)
+{
+    (void)state;
+    bench.machine.writes_at_hold = 1800;
+    save(true);
+    expect_saved();
+    assert_true(bench.machine.synced);
+    assert_true(bench.machine.killed);
+    assert_int_equal(bench.machine.resumes, 0);
+    assert_true(sum_of(bench.machine.memory) == bench.machine.held_sum); /* it ran no more */
+}
+
+static void a_paused_machine_stays_paused(void **state)
+{
+    const struct migration_save params = {.path = "file"};
+    struct error err;
+
+    (void)state;
+    bench.machine.state = MACHINE_PAUSED;
+    assert_int_equal(migration_save(bench.migration, &params, &err), 0);
+    migration_destroy(bench.migration); /* or it ends before: both are fine */
+    bench.migration = NULL;
+    assert_int_equal(bench.ended, 1);
+    assert_int_equal(bench.machine.state, MACHINE_PAUSED);
+    assert_int_equal(bench.machine.resumes, 0);
+}
+
+static void a_state_that_cannot_be_taken_leaves_all_as_it_was(void **state)
+{
+    (void)state;
+    bench.machine.state_fails = EIO;
+    save(false);
+    expect_no_file(EIO);
+    assert_string_equal(bench.report.error.msg, "vcpu0 does not say");
+    assert_int_equal(bench.machine.state, MACHINE_RUNNING);
+    assert_false(bench.machine.killed);
+}
+
+static void a_machine_that_was_paused_to_be_saved_runs_on_when_that_fails(void **state)
+{
+    (void)state;
+    bench.machine.state_fails = EIO;
+    save(true);
+    expect_no_file(EIO);
+    assert_int_equal(bench.machine.state, MACHINE_RUNNING);
+    assert_int_equal(bench.machine.resumes, 1);
+    assert_false(bench.machine.killed);
+}
+
+static void cancel(void *opaque)
+{
+    struct error err;
+
+    (void)opaque;
+    assert_int_equal(migration_cancel(bench.migration, &err), 0);
+    bench.cancelled = true;
+}
+
+/* On the job's thread, between two rounds. */
+static unsigned until_it_is_cancelled(struct machine *m, unsigned n)
+{
+    (void)m;
+    if (n == 2)
+        assert_int_equal(loop_post(bench.loop, cancel, NULL), 0);
+    while (n == 2 && !bench.cancelled)
+        sched_yield();
+    return 1000;
+}
+
+static void a_cancelled_save_leaves_no_file_and_the_machine_running(void **state)
+{
+    (void)state;
+    bench.machine.writes = until_it_is_cancelled;
+    save(true);
+    expect_no_file(ECANCELED);
+    assert_string_equal(bench.report.error.msg, "cancelled");
+    assert_int_equal(bench.machine.state, MACHINE_RUNNING);
+    assert_int_equal(bench.report.rounds, 3);
+}
+
+static void an_engine_that_goes_takes_its_save_along(void **state)
+{
+    const struct migration_save params = {.path = "file"};
+    struct error err;
+
+    (void)state;
+    bench.machine.writes = a_thousand;
+    assert_int_equal(migration_save(bench.migration, &params, &err), 0);
+    migration_destroy(bench.migration); /* it waits for the machine's thread, which is here */
+    bench.migration = NULL;
+    assert_int_equal(bench.ended, 1);
+    expect_no_file(ECANCELED);
+}
+
+static void one_thing_at_a_time_and_only_of_a_live_machine(void **state)
+{
+    const struct migration_save params = {.path = "file"};
+    struct error err;
+
+    (void)state;
+    assert_int_equal(migration_cancel(bench.migration, &err), -ENOENT);
+    assert_int_equal(migration_save(bench.migration, &params, &err), 0);
+    assert_int_equal(migration_save(bench.migration, &params, &err), -EBUSY);
+    assert_int_equal(loop_run(bench.loop, &err), 0);
+    expect_saved();
+    assert_int_equal(migration_save(bench.migration, &params, &err), -EEXIST);
+    bench.machine.state = MACHINE_ENDED;
+    assert_int_equal(migration_save(bench.migration, &params, &err), -EBUSY);
+    bench.machine.state = MACHINE_CREATED;
+    assert_int_equal(migration_save(bench.migration, &params, &err), -EBUSY);
+    assert_false(bench.machine.logging);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(a_quiet_guest_is_saved_in_one_round),
+        TEST(rounds_end_when_they_no_longer_shrink),
+        TEST(rounds_go_on_as_long_as_they_shrink),
+        TEST(rounds_have_an_end),
+        TEST(what_is_written_after_the_stop_is_not_in_the_file),
+        TEST(more_last_pages_than_there_is_room_for_are_written_while_it_stands_still),
+        TEST(a_machine_that_is_to_stop_is_paused_synced_and_ended),
+        TEST(a_paused_machine_stays_paused),
+        TEST(a_state_that_cannot_be_taken_leaves_all_as_it_was),
+        TEST(a_machine_that_was_paused_to_be_saved_runs_on_when_that_fails),
+        TEST(a_cancelled_save_leaves_no_file_and_the_machine_running),
+        TEST(an_engine_that_goes_takes_its_save_along),
+        TEST(one_thing_at_a_time_and_only_of_a_live_machine),
+    };
+    return cmocka_run_group_tests_name("save", tests, folder_enter, folder_leave);
+}
