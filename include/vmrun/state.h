@@ -11,6 +11,7 @@
  * it, and fields may be reordered freely.
  */
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -99,11 +100,13 @@ int state_registry_create(struct state_registry **ret_registry, struct error *er
 void state_registry_destroy(struct state_registry *registry); /* NULL is fine */
 
 /*
- * id: 1 to 47 printable bytes, unique: "serial0", "vcpu3.lapic"; it is copied.
+ * id: 1 to 47 printable bytes, unique: "serial0", "vcpu3.lapic"; it is copied. lock: held while obj
+ * is saved and loaded, because others look at it; or NULL.
  * Errors: -EINVAL, no such id; -EEXIST, it is taken; -ENOMEM.
  */
 int state_registry_add(struct state_registry *registry, const char *id,
-                       const struct state_desc *desc, void *obj, struct error *err);
+                       const struct state_desc *desc, void *obj, pthread_mutex_t *lock,
+                       struct error *err);
 
 /* Each entry as: id length u8, id, bytes u32, what state_save() put. Errors carry the id. */
 int state_registry_save(const struct state_registry *registry, struct writer *w, struct error *err);

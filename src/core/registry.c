@@ -18,6 +18,7 @@ struct entry {
     char id[MAX_ID + 1];
     const struct state_desc *desc;
     void *obj;
+    pthread_mutex_t *lock; /* of the object, or NULL */
 };
 
 struct state_registry {
@@ -74,7 +75,8 @@ static unsigned find(const struct state_registry *registry, const char *id, size
 }
 
 int state_registry_add(struct state_registry *registry, const char *id,
-                       const struct state_desc *desc, void *obj, struct error *err)
+                       const struct state_desc *desc, void *obj, pthread_mutex_t *entry_lock,
+                       struct error *err)
 {
     size_t len = strlen(id);
 
@@ -94,9 +96,21 @@ int state_registry_add(struct state_registry *registry, const char *id,
         registry->room = room;
     }
     struct entry *entry = &registry->entries[registry->count++];
-    *entry = (struct entry){.desc = desc, .obj = obj};
+    *entry = (struct entry){.desc = desc, .obj = obj, .lock = entry_lock};
     memcpy(entry->id, id, len);
     return 0;
+}
+
+static void lock(const struct entry *entry)
+{
+    if (entry->lock)
+        pthread_mutex_lock(entry->lock);
+}
+
+static void unlock(const struct entry *entry)
+{
+    if (entry->lock)
+        pthread_mutex_unlock(entry->lock);
 }
 
 int state_registry_save(const struct state_registry *registry, struct writer *w, struct error *err)
@@ -108,7 +122,9 @@ int state_registry_save(const struct state_registry *registry, struct writer *w,
         const struct entry *entry = &registry->entries[i];
 
         one.len = 0;
+        lock(entry);
         r = state_save(entry->desc, entry->obj, &one, err);
+        unlock(entry);
         if (r == 0 && one.len > UINT32_MAX)
             r = error_set(err, E2BIG, "4 GiB or more");
         if (r < 0) {
@@ -181,7 +197,9 @@ int state_registry_load(const struct state_registry *registry, struct reader *r,
         const struct entry *entry = &registry->entries[i];
         struct reader table = {.data = spans[i].data, .len = spans[i].len};
 
+        lock(entry);
         rc = state_load(entry->desc, entry->obj, &table, err);
+        unlock(entry);
         if (rc == 0 && table.at < table.len)
             rc = error_set(err, EPROTO, "%zu bytes too many", table.len - table.at);
         if (rc < 0)

@@ -255,7 +255,7 @@ static int add_vcpu(struct vcpu *vcpu, struct state_registry *registry, struct e
         char id[48];
 
         snprintf(id, sizeof(id), "vcpu%u.%s", vcpu->index, parts[i].id);
-        int r = state_registry_add(registry, id, parts[i].desc, parts[i].obj, err);
+        int r = state_registry_add(registry, id, parts[i].desc, parts[i].obj, NULL, err);
         if (r < 0)
             return r;
     }
@@ -278,7 +278,7 @@ int kvm_vm_add_state(struct kvm_vm *vm, struct state_registry *registry, struct 
     for (unsigned i = 0; r == 0 && i < vm->params.cpus; i++)
         r = add_vcpu(vm->vcpus[i], registry, err);
     for (size_t i = 0; r == 0 && i < sizeof(parts) / sizeof(parts[0]); i++)
-        r = state_registry_add(registry, parts[i].id, parts[i].desc, parts[i].obj, err);
+        r = state_registry_add(registry, parts[i].id, parts[i].desc, parts[i].obj, NULL, err);
     return r;
 }
 

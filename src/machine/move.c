@@ -23,7 +23,7 @@ static int register_device(struct machine *m, struct device *dev, struct error *
     for (char *c = id; *c; c++)
         if (*c == ' ')
             *c = '.';
-    return state_registry_add(m->registry, id, dev->ops->state, dev, err);
+    return state_registry_add(m->registry, id, dev->ops->state, dev, &dev->lock, err);
 }
 
 int machine_register_state(struct machine *m, struct error *err)

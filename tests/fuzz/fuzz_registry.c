@@ -54,8 +54,8 @@ static struct state_registry *build(struct thing things[2])
     struct error err;
 
     require(state_registry_create(&registry, &err) == 0);
-    require(state_registry_add(registry, "a", &desc, &things[0], &err) == 0);
-    require(state_registry_add(registry, "b", &desc, &things[1], &err) == 0);
+    require(state_registry_add(registry, "a", &desc, &things[0], NULL, &err) == 0);
+    require(state_registry_add(registry, "b", &desc, &things[1], NULL, &err) == 0);
     return registry;
 }
 

@@ -72,9 +72,10 @@ static void build(struct house *h)
     };
     order[0] = '\0';
     assert_int_equal(state_registry_create(&h->registry, &err), 0);
-    assert_int_equal(state_registry_add(h->registry, "lamp0", &lamp_desc, &h->a, &err), 0);
-    assert_int_equal(state_registry_add(h->registry, "meter", &meter_desc, &h->meter, &err), 0);
-    assert_int_equal(state_registry_add(h->registry, "lamp1", &lamp_desc, &h->b, &err), 0);
+    assert_int_equal(state_registry_add(h->registry, "lamp0", &lamp_desc, &h->a, NULL, &err), 0);
+    assert_int_equal(state_registry_add(h->registry, "meter", &meter_desc, &h->meter, NULL, &err),
+                     0);
+    assert_int_equal(state_registry_add(h->registry, "lamp1", &lamp_desc, &h->b, NULL, &err), 0);
 }
 
 static struct writer save(struct house *h)
@@ -191,7 +192,7 @@ static void the_bytes_on_the_wire_are_these(void **state)
 
     (void)state;
     assert_int_equal(state_registry_create(&registry, &err), 0);
-    assert_int_equal(state_registry_add(registry, "lamp0", &lamp_desc, &lamp, &err), 0);
+    assert_int_equal(state_registry_add(registry, "lamp0", &lamp_desc, &lamp, NULL, &err), 0);
     assert_int_equal(state_registry_save(registry, &w, &err), 0);
     assert_int_equal(w.len, sizeof(expected) - 1);
     assert_memory_equal(w.data, expected, w.len);
@@ -358,15 +359,17 @@ static void an_id_is_taken_once_and_must_be_printable(void **state)
 
     (void)state;
     build(&h);
-    assert_int_equal(state_registry_add(h.registry, "lamp0", &lamp_desc, &h.a, &err), -EEXIST);
+    assert_int_equal(state_registry_add(h.registry, "lamp0", &lamp_desc, &h.a, NULL, &err),
+                     -EEXIST);
     assert_string_equal(err.msg, "two parts of the machine are named 'lamp0'");
-    assert_int_equal(state_registry_add(h.registry, "", &lamp_desc, &h.a, &err), -EINVAL);
-    assert_int_equal(state_registry_add(h.registry, "a b", &lamp_desc, &h.a, &err), -EINVAL);
+    assert_int_equal(state_registry_add(h.registry, "", &lamp_desc, &h.a, NULL, &err), -EINVAL);
+    assert_int_equal(state_registry_add(h.registry, "a b", &lamp_desc, &h.a, NULL, &err), -EINVAL);
     memset(longest, 'n', 48);
     longest[48] = '\0';
-    assert_int_equal(state_registry_add(h.registry, longest, &lamp_desc, &h.a, &err), -EINVAL);
+    assert_int_equal(state_registry_add(h.registry, longest, &lamp_desc, &h.a, NULL, &err),
+                     -EINVAL);
     longest[47] = '\0';
-    assert_int_equal(state_registry_add(h.registry, longest, &lamp_desc, &h.a, &err), 0);
+    assert_int_equal(state_registry_add(h.registry, longest, &lamp_desc, &h.a, NULL, &err), 0);
     state_registry_destroy(h.registry);
     state_registry_destroy(NULL);
 }
@@ -384,7 +387,7 @@ static void a_thousand_parts_are_saved_and_loaded(void **state)
     for (unsigned i = 0; i < 1000; i++) {
         snprintf(id, sizeof(id), "lamp%u", i);
         lamps[i].colour = (uint16_t)i;
-        assert_int_equal(state_registry_add(registry, id, &lamp_desc, &lamps[i], &err), 0);
+        assert_int_equal(state_registry_add(registry, id, &lamp_desc, &lamps[i], NULL, &err), 0);
     }
     assert_int_equal(state_registry_save(registry, &w, &err), 0);
     memset(lamps, 0, sizeof(lamps));

@@ -105,7 +105,9 @@ static void move(struct disk_bench *b)
     assert_string_equal(err.msg, "");
     device_pause(b->dev);
     struct reader r = {.data = w.data, .len = w.len};
+    pthread_mutex_lock(&b->dev->lock); /* as the registry does */
     state_load(desc, b->dev, &r, &err);
+    pthread_mutex_unlock(&b->dev->lock);
     assert_string_equal(err.msg, "");
     free(w.data);
     b->d.dev = b->dev;

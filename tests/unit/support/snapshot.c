@@ -53,7 +53,7 @@ static void put_state(struct snapfile_writer *writer, const struct snapshot_like
     struct error err;
 
     assert_int_equal(state_registry_create(&registry, &err), 0);
-    assert_int_equal(state_registry_add(registry, "chip0", &chip_state, &chip, &err), 0);
+    assert_int_equal(state_registry_add(registry, "chip0", &chip_state, &chip, NULL, &err), 0);
     assert_int_equal(state_registry_save(registry, &bytes, &err), 0);
     assert_int_equal(snapfile_put_section(writer, "state", true, bytes.data, bytes.len, &err), 0);
     free(bytes.data);
