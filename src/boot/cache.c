@@ -22,7 +22,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +32,7 @@
 #include <unistd.h>
 
 #include "vmrun/log.h"
+#include "vmrun/thread.h"
 
 #define MAGIC UINT64_C(0x454843414d525631) /* "1VRMACHE" */
 #define HEADER_SIZE 4096u
@@ -488,21 +488,13 @@ static void *keep(void *opaque)
 void cache_keep(struct cache *cache, const struct unpack_source *packed, uint64_t unpacked_size,
                 bool anew)
 {
-    pthread_attr_t attr;
-    sigset_t all, before;
+    struct error ignored; /* then it is the next start's turn */
 
     if (cache->has_thread || !describe(packed, unpacked_size, &cache->header))
         return;
     cache->anew = anew;
     cache->packed = *packed;
 
-    pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, STACK_BYTES);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    cache->has_thread = pthread_create(&cache->thread, &attr, keep, cache) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attr);
-    if (cache->has_thread)
-        pthread_setname_np(cache->thread, "cache");
+    cache->has_thread =
+        thread_start(&cache->thread, "cache", STACK_BYTES, keep, cache, &ignored) == 0;
 }

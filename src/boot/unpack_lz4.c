@@ -10,13 +10,13 @@
 #include <errno.h>
 #include <lz4.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "unpack_impl.h"
+#include "vmrun/thread.h"
 
 #define MAGIC_SIZE 4u
 #define BLOCK_SIZE (8u << 20)
@@ -171,20 +171,15 @@ static int share_work(struct job *job, struct error *err)
     struct worker workers[MAX_THREADS] = {{.job = job}};
     long cpus = job->source->watch ? 1 : sysconf(_SC_NPROCESSORS_ONLN);
     unsigned count = 1;
-    sigset_t all, old;
+    struct error ignored;
     int r = 0;
 
-    /* Signals are the business of the threads that live on. */
-    sigfillset(&all);
-    sigdelset(&all, SIGBUS); /* guest memory may be a file that fails */
-    pthread_sigmask(SIG_SETMASK, &all, &old);
     while (count < MAX_THREADS && count < job->count && count < cpus) {
         workers[count].job = job;
-        if (pthread_create(&workers[count].thread, NULL, work, &workers[count]) != 0)
+        if (thread_start(&workers[count].thread, "unpack", 0, work, &workers[count], &ignored) < 0)
             break; /* fewer do it too */
         count++;
     }
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
 
     work(&workers[0]);
     for (unsigned i = 1; i < count; i++)

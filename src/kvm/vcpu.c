@@ -20,6 +20,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "vmrun/thread.h"
+
 static void set_immediate_exit(struct vcpu *vcpu, bool value)
 {
     __atomic_store_n(&vcpu->run->immediate_exit, value, __ATOMIC_RELEASE);
@@ -192,27 +194,13 @@ int vcpu_create(struct kvm_vm *vm, unsigned index, struct error *err)
 
 int vcpu_start(struct vcpu *vcpu, struct error *err)
 {
-    pthread_attr_t attr;
-    sigset_t all, before;
     char name[16];
     int r;
 
-    pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, KVM_THREAD_STACK_BYTES);
-    /* Signals to the process are the main thread's affair: the thread is born with all blocked. */
-    sigfillset(&all);
-    sigdelset(&all, SIGBUS); /* but for what guest memory says when its file fails */
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    r = pthread_create(&vcpu->thread, &attr, vcpu_thread, vcpu);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attr);
-    if (r)
-        return error_errno(err, r, "thread of vCPU %u", vcpu->index);
-    vcpu->has_thread = true;
-
     snprintf(name, sizeof(name), "vcpu%u", vcpu->index);
-    pthread_setname_np(vcpu->thread, name);
-    return 0;
+    r = thread_start(&vcpu->thread, name, KVM_THREAD_STACK_BYTES, vcpu_thread, vcpu, err);
+    vcpu->has_thread = r == 0;
+    return r;
 }
 
 void vcpu_destroy(struct vcpu *vcpu)

@@ -8,12 +8,12 @@
  */
 #include <assert.h>
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "job.h"
 #include "vmrun/log.h"
+#include "vmrun/thread.h"
 
 bool job_cancelled(struct job *job)
 {
@@ -241,23 +241,6 @@ static int open_file(struct job *job, const struct migration_save *params, struc
     return snapfile_create(params->path, params->replace, regions, mem->count, &job->file, err);
 }
 
-/* The thread takes no signals: they are the machine thread's affair. */
-static int start_thread(struct job *job, struct error *err)
-{
-    sigset_t all, before;
-    int r;
-
-    sigfillset(&all);
-    sigdelset(&all, SIGBUS); /* guest memory may be a file that fails */
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    r = pthread_create(&job->thread, NULL, work, job);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (r)
-        return error_errno(err, r, "thread");
-    pthread_setname_np(job->thread, "save");
-    return 0;
-}
-
 int migration_save(struct migration *migration, const struct migration_save *params,
                    struct error *err)
 {
@@ -290,7 +273,7 @@ int migration_save(struct migration *migration, const struct migration_save *par
     if (r < 0)
         goto fail;
     job->logging = true;
-    r = start_thread(job, err);
+    r = thread_start(&job->thread, "save", 0, work, job, err);
     if (r < 0) {
         (void)machine_dirty_log(migration->machine, false, &ignored);
         goto fail;

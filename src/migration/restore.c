@@ -25,6 +25,7 @@
 #include "vmrun/log.h"
 #include "vmrun/migration.h"
 #include "vmrun/snapfile.h"
+#include "vmrun/thread.h"
 
 #define MAX_READERS 4 /* more of them only wait for the disk */
 
@@ -91,25 +92,24 @@ static void *read_chunks(void *opaque)
     return NULL;
 }
 
-/* The threads take no signals: they are the machine thread's affair. */
+/* At least one: fewer than wanted do it too. */
 static int start_readers(struct restore *restore, unsigned count, bool into_memory,
                          struct error *err)
 {
-    sigset_t all, before;
+    struct error last;
     int r = 0;
 
     restore->into_memory = into_memory;
     restore->next = 0;
-    sigfillset(&all);
-    sigdelset(&all, SIGBUS);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
     while (r == 0 && restore->reader_count < count) {
-        r = pthread_create(&restore->readers[restore->reader_count], NULL, read_chunks, restore);
-        if (r == 0)
-            pthread_setname_np(restore->readers[restore->reader_count++], "verify");
+        r = thread_start(&restore->readers[restore->reader_count], "verify", 0, read_chunks,
+                         restore, &last);
+        restore->reader_count += r == 0;
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return restore->reader_count ? 0 : error_errno(err, r, "thread");
+    if (restore->reader_count)
+        return 0;
+    *err = last;
+    return r;
 }
 
 static void join_readers(struct restore *restore)

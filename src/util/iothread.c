@@ -11,14 +11,13 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define NAME_BYTES 16 /* with the NUL: the kernel's limit for a thread's name */
+#include "vmrun/thread.h"
 
 struct call {
     loop_fn *fn;
@@ -73,30 +72,11 @@ static void *run(void *opaque)
     return NULL;
 }
 
-/* Signals are the main thread's. A thread inherits its creator's mask. */
-static int start(struct iothread *t, const char *name, struct error *err)
-{
-    sigset_t all, before;
-    int code;
-
-    sigfillset(&all);
-    sigdelset(&all, SIGBUS); /* guest memory may be a file that fails */
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    code = pthread_create(&t->thread, NULL, run, t);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (code)
-        return error_errno(err, code, "thread '%s'", name);
-    t->running = true;
-    pthread_setname_np(t->thread, name);
-    return 0;
-}
-
 int iothread_create(const char *name, struct iothread **ret_thread, struct error *err)
 {
     struct iothread *t = calloc(1, sizeof(*t));
     int r;
 
-    assert(strlen(name) < NAME_BYTES);
     if (!t)
         return error_set(err, ENOMEM, "thread '%s': out of memory", name);
     t->last = &t->first;
@@ -113,9 +93,10 @@ int iothread_create(const char *name, struct iothread **ret_thread, struct error
     r = loop_watch_create(t->loop, t->call_fd, EPOLLIN, NULL, serve_calls, t, &t->watch, err);
     if (r < 0)
         goto fail;
-    r = start(t, name, err);
+    r = thread_start(&t->thread, name, 0, run, t, err);
     if (r < 0)
         goto fail;
+    t->running = true;
 
     *ret_thread = t;
     return 0;
