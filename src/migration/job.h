@@ -4,24 +4,31 @@
 
 /*
  * One thing that is under way: its thread, and how that thread and the machine's talk. Whoever
- * works on the thread owns everything here but what `lock` guards.
+ * works on the thread owns everything here but what `lock` guards. save.c and source.c are jobs:
+ * each has a struct of its own that begins with this one.
  */
 #include <pthread.h>
 
+#include "rounds.h"
 #include "vmrun/migration.h"
-#include "vmrun/snapfile.h"
 
 struct job;
 typedef int job_fn(struct job *job, struct error *err);
 
-struct staged {
-    unsigned region;
-    uint64_t page;
+struct job_ops {
+    const char *thread; /* its name */
+    job_fn *work;       /* on the thread */
+    /*
+     * On the machine's thread, when the job's is joined and the engine has put the machine back to
+     * what it was before: the rest. Returns whether the machine is to end.
+     */
+    bool (*settle)(struct job *job);
+    void (*free)(struct job *job); /* what it has beside itself */
 };
 
 struct job {
+    const struct job_ops *ops;
     struct migration *migration;
-    job_fn *work;
     pthread_t thread;
 
     pthread_mutex_t lock;
@@ -38,16 +45,9 @@ struct job {
     struct migration_report report;
     uint64_t pause_ns, pause_pages;
 
-    bool stop, logging;
+    struct rounds *rounds;
     bool paused; /* by us: to be undone when it fails */
-    bool held;   /* the machine stands still while its last pages are written */
-    uint64_t *dirty[MEMORY_MAX_REGIONS], *fresh;
-    uint8_t *stage;
-    struct staged *staged;
-    size_t stage_room, stage_used; /* pages */
-    struct snapfile_writer *file;
-    struct writer state, cpuid;
-    char *description;
+    bool held;   /* the machine stands still while its last pages are copied */
 };
 
 struct migration {
@@ -58,13 +58,25 @@ struct migration {
     struct job *job; /* what is under way, or NULL */
 };
 
+/* Whether something new may begin. Errors: -EBUSY, something is under way, or the machine has ended
+ * or never ran. what: "save". */
+int job_admit(const struct migration *migration, const char *what, struct error *err);
+/*
+ * Begin: job is of the caller's own kind, zeroed but for ops and what these need; the machine's log
+ * is on from here to the end. The sink is given the job. Freed in any case. Errors: -ENOMEM; KVM's.
+ */
+int job_start(struct migration *migration, struct job *job, const struct rounds_sink *sink,
+              unsigned workers, struct error *err);
+
 bool job_cancelled(struct job *job);
+/* -ECANCELED when it is; a word about progress now and then. For a sink's tick. */
+int job_tick(struct job *job, struct error *err);
 /* Tell the listener, unless the last word is younger than that. */
 void job_tell_progress(struct job *job, uint64_t interval_ns);
 /* Have fn called on the machine's thread, and wait. Errors: fn's; -ECANCELED. */
 int job_call_machine(struct job *job, job_fn *fn, struct error *err);
 
-/* save.c: the work of a job that saves. */
-job_fn save_work;
+/* As a round begins and ends, for progress. */
+int job_copy_round(struct job *job, struct rounds_round *ret_round, struct error *err);
 
 #endif

@@ -6,14 +6,14 @@
  * The one thing to know: the end is told on the machine's thread, when the job's is joined; only
  * then is the machine as it was, or has it ended.
  */
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "job.h"
 #include "vmrun/log.h"
 #include "vmrun/thread.h"
+
+#define PROGRESS_NS UINT64_C(100000000)
 
 bool job_cancelled(struct job *job)
 {
@@ -89,22 +89,38 @@ int job_call_machine(struct job *job, job_fn *fn, struct error *err)
     return r;
 }
 
+int job_tick(struct job *job, struct error *err)
+{
+    if (job_cancelled(job))
+        return error_set(err, ECANCELED, "cancelled");
+    job->progress.round_bytes = rounds_round_pages(job->rounds) * GUEST_PAGE_SIZE;
+    job->progress.done_bytes = rounds_done_pages(job->rounds) * GUEST_PAGE_SIZE;
+    job->progress.written_bytes = rounds_copied_pages(job->rounds) * GUEST_PAGE_SIZE;
+    job_tell_progress(job, PROGRESS_NS);
+    return 0;
+}
+
+int job_copy_round(struct job *job, struct rounds_round *ret_round, struct error *err)
+{
+    job->progress.round++;
+    job->progress.done_bytes = 0;
+    int r = rounds_copy(job->rounds, ret_round, err);
+
+    job->progress.written_bytes = rounds_copied_pages(job->rounds) * GUEST_PAGE_SIZE;
+    return r;
+}
+
 static void job_free(struct job *job)
 {
-    snapfile_abandon(job->file);
-    for (unsigned i = 0; i < MEMORY_MAX_REGIONS; i++)
-        free(job->dirty[i]);
-    free(job->fresh);
-    free(job->state.data);
-    free(job->cpuid.data);
-    free(job->description);
+    job->ops->free(job);
+    rounds_destroy(job->rounds);
     pthread_cond_destroy(&job->answered);
     pthread_mutex_destroy(&job->lock);
     free(job);
 }
 
-/* The machine as it was, or ended: the job's thread is done. */
-static void settle(struct job *job)
+/* The machine as it was, or about to end: the job's thread is done. */
+static bool settle(struct job *job)
 {
     struct machine *machine = job->migration->machine;
     struct error err;
@@ -113,8 +129,6 @@ static void settle(struct job *job)
     if (job->paused && job->report.error.code && machine_state(machine) == MACHINE_PAUSED &&
         machine_resume(machine, &err) < 0)
         log_warn("%s", err.msg);
-    snapfile_abandon(job->file);
-    job->file = NULL;
     if (machine_dirty_log(machine, false, &err) < 0)
         log_warn("the log of written pages stays on: %s", err.msg);
     job->report.rounds = job->progress.round;
@@ -122,6 +136,7 @@ static void settle(struct job *job)
     job->report.pause_ns = job->pause_ns;
     job->report.pause_bytes = job->pause_pages * GUEST_PAGE_SIZE;
     job->report.written_bytes = job->progress.written_bytes;
+    return job->ops->settle(job);
 }
 
 /* It is over: joined, settled, told. Returns whether the machine is to end. */
@@ -129,12 +144,10 @@ static bool finish(struct job *job)
 {
     struct migration *migration = job->migration;
     struct migration_report report;
-    bool kill;
 
     pthread_join(job->thread, NULL);
-    settle(job);
+    bool kill = settle(job);
     report = job->report;
-    kill = job->stop && !report.error.code;
     migration->job = NULL;
     job_free(job);
     if (migration->listener)
@@ -156,7 +169,7 @@ static void *work(void *opaque)
     struct job *job = opaque;
     struct error err = {0};
 
-    if (job->work(job, &err) < 0)
+    if (job->ops->work(job, &err) < 0)
         job->report.error = err;
     pthread_mutex_lock(&job->lock);
     /* Without memory for a word the end is not told: migration_destroy() settles it. */
@@ -211,69 +224,35 @@ int migration_cancel(struct migration *migration, struct error *err)
     return 0;
 }
 
-static int allocate(struct job *job, struct error *err)
-{
-    const struct guest_memory *mem = machine_memory(job->migration->machine);
-    size_t most = 0;
-
-    for (unsigned i = 0; i < mem->count; i++) {
-        size_t words = guest_memory_bitmap_words(mem, i);
-
-        assert(words > 0);
-        most = words > most ? words : most;
-        job->dirty[i] = calloc(words, sizeof(uint64_t));
-        if (!job->dirty[i])
-            return error_set(err, ENOMEM, "out of memory");
-    }
-    assert(most > 0); /* no region is empty, and there is one */
-    job->fresh = calloc(most, sizeof(uint64_t));
-    return job->fresh ? 0 : error_set(err, ENOMEM, "out of memory");
-}
-
-static int open_file(struct job *job, const struct migration_save *params, struct error *err)
-{
-    const struct guest_memory *mem = machine_memory(job->migration->machine);
-    struct snapfile_region regions[MEMORY_MAX_REGIONS];
-
-    for (unsigned i = 0; i < mem->count; i++)
-        regions[i] =
-            (struct snapfile_region){.gpa = mem->regions[i].gpa, .size = mem->regions[i].size};
-    return snapfile_create(params->path, params->replace, regions, mem->count, &job->file, err);
-}
-
-int migration_save(struct migration *migration, const struct migration_save *params,
-                   struct error *err)
+int job_admit(const struct migration *migration, const char *what, struct error *err)
 {
     enum machine_state state = machine_state(migration->machine);
-    struct error ignored;
-    struct job *job;
-    int r;
 
     if (migration->job)
-        return error_set(err, EBUSY, "another save is under way");
+        return error_set(err, EBUSY, "another %s is under way", migration->job->ops->thread);
     if (state != MACHINE_RUNNING && state != MACHINE_PAUSED)
-        return error_set(err, EBUSY, "cannot save: the machine is %s", machine_state_name(state));
-    job = calloc(1, sizeof(*job));
-    if (!job)
-        return error_set(err, ENOMEM, "out of memory");
+        return error_set(err, EBUSY, "cannot %s: the machine is %s", what,
+                         machine_state_name(state));
+    return 0;
+}
+
+int job_start(struct migration *migration, struct job *job, const struct rounds_sink *sink,
+              unsigned workers, struct error *err)
+{
+    struct error ignored;
+    int r;
+
     job->migration = migration;
-    job->work = save_work;
-    job->stop = params->stop;
     job->start_ns = loop_now_ns();
     pthread_mutex_init(&job->lock, NULL);
     pthread_cond_init(&job->answered, NULL);
 
-    r = allocate(job, err);
-    if (r == 0)
-        r = open_file(job, params, err);
-    if (r == 0)
-        r = machine_save_cpuid(migration->machine, &job->cpuid, err);
+    r = rounds_create(migration->machine, sink, job, workers, &job->rounds, err);
     if (r == 0)
         r = machine_dirty_log(migration->machine, true, err);
     if (r < 0)
         goto fail;
-    job->logging = true;
-    r = thread_start(&job->thread, "save", 0, work, job, err);
+    r = thread_start(&job->thread, job->ops->thread, 0, work, job, err);
     if (r < 0) {
         (void)machine_dirty_log(migration->machine, false, &ignored);
         goto fail;

@@ -362,24 +362,27 @@ static void rounds_go_on_as_long_as_they_shrink(void **state)
     bench.machine.writes = a_fifth_less;
     save(false);
     expect_saved();
-    /* 2000 1600 1280 1024 819 655 524 419 335 268 214: the last is left to the stop. */
-    assert_int_equal(bench.report.rounds, 11);
-    assert_in_range(bench.report.pause_bytes / GUEST_PAGE_SIZE, 214, 215);
+    /* 2000 1600 1280 1024 … in each look at the log, of which a round takes two. */
+    assert_int_equal(bench.report.rounds, 10);
+    assert_in_range(bench.report.pause_bytes / GUEST_PAGE_SIZE, 1, 64);
+    /* What is written every time is not copied every time. */
+    assert_in_range(bench.report.written_bytes / GUEST_PAGE_SIZE, PAGES + 2000, PAGES + 4000);
 }
 
 static unsigned more_and_less(struct machine *m, unsigned n)
 {
     (void)m;
-    return n % 2 ? 1000 : 800;
+    return n % 2 ? 1000 : 700;
 }
 
-static void rounds_have_an_end(void **state)
+static void the_stop_does_not_come_at_a_peak(void **state)
 {
     (void)state;
     bench.machine.writes = more_and_less;
     save(false);
     expect_saved();
-    assert_int_equal(bench.report.rounds, 30);
+    assert_in_range(bench.report.pause_bytes / GUEST_PAGE_SIZE, 700, 1001);
+    assert_in_range(bench.report.rounds, 4, 12);
 }
 
 static void what_is_written_after_the_stop_is_not_in_the_file(void **state)
@@ -523,7 +526,7 @@ int main(void)
         TEST(a_quiet_guest_is_saved_in_one_round),
         TEST(rounds_end_when_they_no_longer_shrink),
         TEST(rounds_go_on_as_long_as_they_shrink),
-        TEST(rounds_have_an_end),
+        TEST(the_stop_does_not_come_at_a_peak),
         TEST(what_is_written_after_the_stop_is_not_in_the_file),
         TEST(more_last_pages_than_there_is_room_for_are_written_while_it_stands_still),
         TEST(a_machine_that_is_to_stop_is_paused_synced_and_ended),
