@@ -97,6 +97,24 @@ static int probe_alignment(struct block_image *image)
     return r;
 }
 
+/*
+ * Beyond the end there is nothing to lose: the file system says whether it could. The file's time
+ * must not tell of it, or a snapshot would find its disk "written to since". Only the owner may put
+ * the time back; for others it stays untried: a discard that cannot be done does nothing.
+ */
+static bool try_discard(const struct block_image *image, const struct stat *st)
+{
+    const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, st->st_mtim};
+    off_t end = (st->st_size + 4095) / 4096 * 4096;
+
+    if (futimens(image->fd, times) < 0)
+        return true;
+    bool can = fallocate(image->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, end, 4096) == 0;
+
+    (void)futimens(image->fd, times);
+    return can;
+}
+
 /* What kind of image it is, how large, and in which units. */
 static int examine(struct block_image *image, struct error *err)
 {
@@ -133,11 +151,7 @@ static int examine(struct block_image *image, struct error *err)
         image->physical = 4096;
     if (image->physical < image->logical)
         image->physical = image->logical;
-    /* Beyond the end there is nothing to lose: the file system says whether it could. */
-    image->can_discard =
-        !image->read_only &&
-        (image->is_device || fallocate(image->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                                       (off_t)(bytes + 4095) / 4096 * 4096, 4096) == 0);
+    image->can_discard = !image->read_only && (image->is_device || try_discard(image, &st));
     return 0;
 }
 

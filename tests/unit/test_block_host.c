@@ -182,6 +182,26 @@ static bool mount_small(const char *path)
            mount("tmpfs", path, "tmpfs", 0, "size=1m") == 0;
 }
 
+static void opening_an_image_leaves_its_time_as_it_was(void **state)
+{
+    struct block_identity before, after;
+
+    (void)state;
+    make_image(IMAGE, MIB);
+    for (int c = 0; c < 2; c++) {
+        struct error err;
+        struct bench b;
+
+        assert_int_equal(block_identify(IMAGE, &before, &err), 0);
+        usleep(20000); /* a tick of the file system's clock, and more */
+        bench_prepare(&b, caches[c]);
+        assert_int_equal(block_open(&b.params, &b.block, &err), 0);
+        assert_int_equal(block_identify(IMAGE, &after, &err), 0);
+        assert_int_equal(after.mtime_ns, before.mtime_ns);
+        bench_close(&b);
+    }
+}
+
 static void a_full_file_system_fails_the_write_and_nothing_before_it(void **state)
 {
     struct job job = {.data = buffer_create(65536)};
@@ -270,6 +290,7 @@ int main(void)
         cmocka_unit_test(a_slow_request_holds_up_nobody_else),
         cmocka_unit_test(drain_waits_for_all_of_them),
         cmocka_unit_test(an_image_opened_to_read_is_not_written),
+        cmocka_unit_test(opening_an_image_leaves_its_time_as_it_was),
         cmocka_unit_test(a_full_file_system_fails_the_write_and_nothing_before_it),
         cmocka_unit_test(what_is_no_image_is_refused_with_the_cure),
     };
