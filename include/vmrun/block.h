@@ -58,6 +58,11 @@ struct block_request {
 struct block_params {
     const char *path;
     bool read_only;
+    /*
+     * Another process has the locks and passes them on later (block_handover.h): open it without.
+     * Until then all requests fail with -ENOLCK. No effect on one that is only read.
+     */
+    bool elsewhere;
     enum block_cache cache;
     struct loop *loop;
     pthread_mutex_t *lock; /* held around done() and batch_done() */

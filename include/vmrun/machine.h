@@ -19,6 +19,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "vmrun/block_handover.h"
 #include "vmrun/bytes.h"
 #include "vmrun/config.h"
 #include "vmrun/console.h"
@@ -154,6 +155,11 @@ struct machine_image {
     size_t cpuid_len;
     int ram_fd; /* a file to map, copy-on-write; -1: RAM is to be filled in afterwards */
     uint64_t ram_offset[MEMORY_MAX_REGIONS]; /* in it, of each region */
+    /*
+     * The machine still runs in another process, which has the images: they are opened without
+     * locks, and before machine_handover_take() it must not be started.
+     */
+    bool disks_elsewhere;
 };
 /*
  * As machine_create(), but for a machine that is to be given its RAM and its state before it
@@ -186,6 +192,23 @@ int machine_save_cpuid(const struct machine *machine, struct writer *w, struct e
 /* All that was written to the disks is durable. Only while held or paused. Errors: what fsync(2)
  * says. */
 int machine_sync_disks(struct machine *machine, struct error *err);
+
+/*
+ * Who has the disks of a machine that moves, and so who runs it: block_handover.h says how, and the
+ * errors, here with the disk named. session: HANDOVER_SESSION_BYTES. mark, check on both sides, and
+ * unmark: any time; offer: while held, after machine_sync_disks(). They may wait for a file server.
+ */
+int machine_handover_mark(struct machine *machine, const uint8_t *session, struct error *err);
+void machine_handover_unmark(struct machine *machine, const uint8_t *session);
+int machine_disks_shared(struct machine *machine, const uint8_t *session, struct error *err);
+void machine_handover_offer(struct machine *machine, const uint8_t *session);
+int machine_handover_take(struct machine *machine, const uint8_t *session, bool *ret_arbiter,
+                          struct error *err);
+int machine_handover_ask(struct machine *machine, const uint8_t *session,
+                         enum block_handover_answer *ret_answer, struct error *why,
+                         struct error *err);
+/* Whether it has a disk that is written, so that somebody can be asked. */
+bool machine_has_arbiter(const struct machine *machine);
 
 /* As kvm_vm_dirty_log() …, with what devices wrote. harvest and clear: also on another thread. */
 int machine_dirty_log(struct machine *machine, bool on, struct error *err);

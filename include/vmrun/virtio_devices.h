@@ -27,6 +27,7 @@ struct virtio_blk_params {
     const char *path;
     const char *serial; /* at most 20 bytes; NULL: the id */
     bool read_only;
+    bool elsewhere; /* as of block_open() */
     enum block_cache cache;
     unsigned queues;
     struct iothread *thread; /* one for each disk; outlives the device */
@@ -58,6 +59,8 @@ void virtio_blk_stats(const struct device *dev, struct virtio_blk_stats *ret_sta
 int virtio_blk_sync(struct device *dev, struct error *err);
 /* Of the image as it is now. Takes the lock. Errors: of fstat(2). */
 int virtio_blk_identity(struct device *dev, struct block_identity *ret_identity, struct error *err);
+/* What it serves; only with the lock of the device held. */
+struct block *virtio_blk_block(struct device *dev);
 /* The image may have grown: look, and tell the driver. Takes the lock. */
 void virtio_blk_refresh(struct device *dev);
 

@@ -362,6 +362,8 @@ int block_queue(struct block *block, struct block_request *request)
         fault = block->params.fault(block->params.fault_opaque, request, &delay_ns);
     if (fault == BLOCK_FAULT_SHORT && is_transfer(request) && request->iov_count > 0)
         cut_short(block, request);
+    if (block->image.elsewhere)
+        fault = ENOLCK;
     request->result = fault > 0 ? -fault : 0;
     if (delay_ns > 0)
         delay(block, request, delay_ns);
@@ -420,6 +422,11 @@ int block_sync(struct block *block)
 int block_identity(const struct block *block, struct block_identity *ret_identity)
 {
     return block_image_identity(&block->image, ret_identity);
+}
+
+struct block_image *block_image_of(struct block *block)
+{
+    return &block->image;
 }
 
 uint64_t block_size_sectors(const struct block *block)
@@ -487,7 +494,8 @@ int block_open(const struct block_params *params, struct block **ret_block, stru
     *block = (struct block){
         .image = {.fd = -1,
                   .direct = params->cache == BLOCK_CACHE_NONE,
-                  .read_only = params->read_only},
+                  .read_only = params->read_only,
+                  .elsewhere = params->elsewhere && !params->read_only},
         .params = *params,
         .aio.event_fd = -1,
         .bounces = MAP_FAILED,

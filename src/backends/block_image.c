@@ -16,6 +16,7 @@
 
 #include "block_lock.h"
 #include "vmrun/block.h"
+#include "vmrun/log.h"
 
 int block_image_size(const struct block_image *image, uint64_t *ret_bytes)
 {
@@ -100,14 +101,15 @@ static int probe_alignment(struct block_image *image)
 /*
  * Beyond the end there is nothing to lose: the file system says whether it could. The file's time
  * must not tell of it, or a snapshot would find its disk "written to since". Only the owner may put
- * the time back; for others it stays untried: a discard that cannot be done does nothing.
+ * the time back, and not while another writes; then it stays untried: a discard that cannot be done
+ * does nothing.
  */
 static bool try_discard(const struct block_image *image, const struct stat *st)
 {
     const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, st->st_mtim};
     off_t end = (st->st_size + 4095) / 4096 * 4096;
 
-    if (futimens(image->fd, times) < 0)
+    if (image->elsewhere || futimens(image->fd, times) < 0)
         return true;
     bool can = fallocate(image->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, end, 4096) == 0;
 
@@ -164,6 +166,7 @@ static int refuse_direct(struct error *err)
 
 int block_image_open(struct block_image *image, const char *path, struct error *err)
 {
+    struct error locks;
     struct stat st;
     int flags = (image->read_only ? O_RDONLY : O_RDWR) | (image->direct ? O_DIRECT : 0);
     int r;
@@ -179,14 +182,35 @@ int block_image_open(struct block_image *image, const char *path, struct error *
     if (image->fd < 0)
         return error_errno(err, errno, image->read_only ? "cannot open" : "cannot open to write");
     /* Before anything is read: what it says may still be another's to change. */
-    r = block_lock(image->fd, image->read_only, err);
-    if (r < 0)
+    r = image->elsewhere ? 0 : block_lock(image->fd, image->read_only, &locks);
+    if (r == -ENOLCK) { /* better than no disk */
+        log_warn("%s: %s: nothing keeps other programs from writing it", path, locks.msg);
+    } else if (r < 0) {
+        *err = locks;
         return r;
+    }
     r = examine(image, err);
     if (r < 0)
         return r;
     r = probe_alignment(image);
     return r == -EINVAL ? refuse_direct(err) : r < 0 ? error_set(err, -r, "out of memory") : 0;
+}
+
+int block_image_lock(struct block_image *image, struct error *err)
+{
+    int r = block_lock(image->fd, image->read_only, err);
+
+    if (r < 0)
+        block_unlock(image->fd);
+    else
+        image->elsewhere = false;
+    return r;
+}
+
+void block_image_unlock(struct block_image *image)
+{
+    image->elsewhere = true;
+    block_unlock(image->fd);
 }
 
 void block_image_close(struct block_image *image)

@@ -20,26 +20,48 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "vmrun/log.h"
-
 #define USED_AT 100
 #define UNSHARED_AT 200
 
 enum permission { CONSISTENT_READ = 0, WRITE = 1, WRITE_UNCHANGED = 2, RESIZE = 3, PERMISSIONS };
 
-static int lock_byte(int fd, off_t at)
+static int set_lock(int fd, short type, off_t at, off_t len)
 {
-    struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = 1};
+    struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = at, .l_len = len};
+    int r;
 
-    return fcntl(fd, F_OFD_SETLK, &lock) < 0 ? -errno : 0;
+    do
+        r = fcntl(fd, F_OFD_SETLK, &lock);
+    while (r < 0 && errno == EINTR); /* a file system over a network waits for its server */
+    return r == 0 ? 0 : errno == EACCES ? -EAGAIN : -errno;
 }
 
-/* Whether somebody else has a lock there. */
-static bool is_locked(int fd, off_t at)
+int block_lock_byte(int fd, off_t at, bool exclusive)
+{
+    return set_lock(fd, exclusive ? F_WRLCK : F_RDLCK, at, 1);
+}
+
+void block_unlock_bytes(int fd, off_t at, off_t len)
+{
+    (void)set_lock(fd, F_UNLCK, at, len); /* a lock that is not there is no error */
+}
+
+bool block_is_byte_locked(int fd, off_t at)
 {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = 1};
 
     return fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+}
+
+bool block_is_written_by_another(int fd)
+{
+    return block_is_byte_locked(fd, USED_AT + WRITE);
+}
+
+void block_unlock(int fd)
+{
+    block_unlock_bytes(fd, USED_AT, PERMISSIONS);
+    block_unlock_bytes(fd, UNSHARED_AT, PERMISSIONS);
 }
 
 /* Whether descriptor `fd` of process `pid` is this file, with a lock on it. */
@@ -127,22 +149,18 @@ int block_lock(int fd, bool read_only, struct error *err)
     int r = 0;
 
     for (unsigned i = 0; r == 0 && i < used_count; i++)
-        r = lock_byte(fd, USED_AT + (off_t)writer[i]);
+        r = block_lock_byte(fd, USED_AT + (off_t)writer[i], false);
     for (unsigned i = 0; r == 0 && i < sizeof(unshared) / sizeof(unshared[0]); i++)
-        r = lock_byte(fd, UNSHARED_AT + (off_t)unshared[i]);
-    if (r == -EAGAIN || r == -EACCES) /* an exclusive lock: no program of the scheme has one */
+        r = block_lock_byte(fd, UNSHARED_AT + (off_t)unshared[i], false);
+    if (r == -EAGAIN) /* an exclusive lock: no program of the scheme has one */
         return refuse(fd, "has locked it", err);
-    if (r < 0) {
-        log_warn("the image's file system has no locks (%s): nothing keeps other programs from "
-                 "writing it",
-                 strerror(-r));
-        return 0;
-    }
+    if (r < 0)
+        return error_set(err, ENOLCK, "its file system has no locks (%s)", strerror(-r));
     for (unsigned i = 0; i < used_count; i++)
-        if (is_locked(fd, UNSHARED_AT + (off_t)writer[i]))
+        if (block_is_byte_locked(fd, UNSHARED_AT + (off_t)writer[i]))
             return refuse(fd, read_only ? "does not let others read it" : "does not share it", err);
     for (unsigned i = 0; i < sizeof(unshared) / sizeof(unshared[0]); i++)
-        if (is_locked(fd, USED_AT + (off_t)unshared[i]))
+        if (block_is_byte_locked(fd, USED_AT + (off_t)unshared[i]))
             return refuse(fd, "writes it", err);
     return 0;
 }

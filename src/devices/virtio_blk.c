@@ -403,6 +403,11 @@ int virtio_blk_identity(struct device *dev, struct block_identity *ret_identity,
     return r < 0 ? error_errno(err, -r, "%s: cannot tell which image it has", dev->id) : 0;
 }
 
+struct block *virtio_blk_block(struct device *dev)
+{
+    return self(dev)->block;
+}
+
 void virtio_blk_stats(const struct device *dev, struct virtio_blk_stats *ret_stats)
 {
     blk_report_stats(&self((struct device *)dev)->report, ret_stats);
@@ -519,6 +524,7 @@ static int open_image(struct virtio_blk *blk, const struct virtio_blk_params *pa
         .err = err,
         .params = {.path = params->path,
                    .read_only = params->read_only,
+                   .elsewhere = params->elsewhere,
                    .cache = params->cache,
                    .loop = iothread_loop(params->thread),
                    .lock = &blk->vdev.pci.dev.lock,

@@ -76,6 +76,7 @@ static int create_disk(struct machine *m, unsigned index, struct error *err)
         .path = disk->path,
         .serial = disk->serial,
         .read_only = disk->readonly,
+        .elsewhere = m->image && m->image->disks_elsewhere,
         .cache = caches[disk->cache],
         .queues = (unsigned)(queues < DISK_MAX_QUEUES ? queues : DISK_MAX_QUEUES),
         .thread = m->disk_threads[index],

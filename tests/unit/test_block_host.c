@@ -4,6 +4,7 @@
  * is cut, and what is refused as an image. Injected where it cannot be had for real.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
