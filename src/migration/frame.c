@@ -317,7 +317,7 @@ int frame_recv_body(struct frame_stream *s, const struct iovec *iov, unsigned co
 
 int frame_recv_end(struct frame_stream *s, struct error *err)
 {
-    uint8_t dropped[4096];
+    uint8_t dropped[4096] = {0};
 
     while (s->left > 0) {
         struct iovec iov = {dropped, s->left < sizeof(dropped) ? s->left : sizeof(dropped)};

@@ -83,6 +83,7 @@ static int allocate(struct rounds *r, struct error *err)
         /* Whole chunks, so that each has all its words. */
         size_t words = (words_of(r, i) / ROUNDS_CHUNK_WORDS + 1) * ROUNDS_CHUNK_WORDS;
 
+        assert(words > 0);
         most = words > most ? words : most;
         r->owed[i] = calloc(words, sizeof(uint64_t));
         r->before[i] = calloc(words, sizeof(uint64_t));
