@@ -144,10 +144,14 @@ int machine_check_disks(const char *where, const char *text, size_t len,
                         const struct vm_config *config, struct error *err);
 /*
  * After machine_load_state(), when others may go on from the same state: the guest gets another
- * VM Generation ID, and network cards have it announce them, both when it runs again. Errors:
- * those of getrandom(2).
+ * VM Generation ID, and network cards are announced as after a move. Errors: those of getrandom(2).
  */
 int machine_tell_restored(struct machine *machine, struct error *err);
+/*
+ * After machine_load_state(), when nobody else goes on from it: network cards have the guest
+ * announce them when it runs again, and for one that cannot the host sends RARP frames of its own.
+ */
+void machine_tell_moved(struct machine *machine);
 
 /* What a machine that goes on somewhere else begins with, in the place of a kernel. */
 struct machine_image {

@@ -84,6 +84,11 @@ int virtio_net_create(struct platform *platform, struct device *host,
 void virtio_net_set_link(struct device *dev, bool up); /* takes the lock */
 /* Have the guest say to its network where it is now (after a move). */
 void virtio_net_announce(struct device *dev); /* takes the lock */
+/*
+ * Say it for the guest, whatever its driver can: one frame from its address to everybody, a request
+ * of RFC 903, from which bridges and switches learn where it is. Takes the lock; any thread.
+ */
+void virtio_net_send_rarp(struct device *dev);
 
 struct virtio_net_stats {
     uint64_t rx_frames, rx_bytes, tx_frames, tx_bytes; /* headers not counted */

@@ -17,7 +17,8 @@
 
 #define CLASS_ETHERNET 0x020000
 #define HEADER NETDEV_HEADER_BYTES
-#define TX_BURST 128 /* frames in one go, before the others on this loop have theirs */
+#define ETHERNET_MIN 60 /* bytes of the shortest frame, without its checksum */
+#define TX_BURST 128    /* frames in one go, before the others on this loop have theirs */
 
 #define FEATURES \
     (UINT64_C(1) << VIRTIO_NET_F_CSUM | UINT64_C(1) << VIRTIO_NET_F_HOST_TSO4 | \
@@ -229,6 +230,32 @@ void virtio_net_announce(struct device *dev)
         net->announce = true;
         virtio_config_changed(&net->vdev);
     }
+    pthread_mutex_unlock(&dev->lock);
+}
+
+void virtio_net_send_rarp(struct device *dev)
+{
+    static const uint8_t broadcast[] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+    static const uint8_t asks_its_own_address[] = {
+        0x80, 0x35, /* EtherType RARP */
+        0x00, 0x01, /* hardware: Ethernet */
+        0x08, 0x00, /* protocol: IPv4 */
+        6,    4,    /* bytes of their addresses */
+        0x00, 0x03, /* operation: request reverse */
+    };
+    struct virtio_net *net = from_device(dev);
+    uint8_t packet[HEADER + ETHERNET_MIN] = {0}; /* nothing to be finished; addresses of IP: none */
+    uint8_t *frame = packet + HEADER;
+    const struct iovec iov = {.iov_base = packet, .iov_len = sizeof(packet)};
+
+    pthread_mutex_lock(&dev->lock);
+    memcpy(frame, broadcast, 6);
+    memcpy(frame + 6, net->mac, 6);
+    memcpy(frame + 12, asks_its_own_address, sizeof(asks_its_own_address));
+    memcpy(frame + 22, net->mac, 6); /* the sender's */
+    memcpy(frame + 32, net->mac, 6); /* the target's, after four bytes of IP */
+    if (!net->unplugged)
+        (void)netdev_send(net->netdev, 0, &iov, 1); /* no network, nobody to tell */
     pthread_mutex_unlock(&dev->lock);
 }
 

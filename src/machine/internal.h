@@ -55,6 +55,8 @@ struct machine {
         struct iothread *thread;
         struct device *dev;         /* of the devices */
     } nets[CONFIG_MAX_NETS];        /* as in the configuration */
+    struct loop_timer *rarp_timer;  /* or NULL: there are no network cards */
+    unsigned rarp_left;             /* how often the host still says where the guest is */
     struct console *virtio_console; /* the client's side of hvc0, or NULL: there is none */
     struct device *hvc0, *rng;      /* of the devices, or NULL */
 
@@ -96,6 +98,13 @@ void machine_destroy_disk_threads(struct machine *m);
 /* The configuration's network cards; their threads and netdevs outlive them. */
 int machine_create_nets(struct machine *m, struct error *err);
 void machine_close_nets(struct machine *m);
+/*
+ * Have guest and host announce where the machine is, when it runs again. From start to stop the
+ * host does so, at once and then at growing distances; what is left when it stops is said later.
+ */
+void machine_announce(struct machine *m);
+void machine_announce_start(struct machine *m);
+void machine_announce_stop(struct machine *m);
 /* The address of a card: its own, or made of the machine's name. Errors: -EINVAL, it is none. */
 int machine_net_mac(const struct vm_config *config, unsigned index, uint8_t ret_mac[6]);
 /* Open the configuration's kernel: at creation, or when a machine from elsewhere restarts. */

@@ -72,6 +72,7 @@ static void vcpu_crashed(void *opaque, const char *report)
 void machine_stop_running(struct machine *m)
 {
     kvm_vm_pause(m->vm);
+    machine_announce_stop(m);
     for (unsigned i = m->device_count; i-- > 0;)
         device_pause(m->devices[i]);
 }
@@ -81,6 +82,7 @@ void machine_start_running(struct machine *m)
     for (unsigned i = 0; i < m->device_count; i++)
         device_resume(m->devices[i]);
     kvm_vm_resume(m->vm);
+    machine_announce_start(m);
 }
 
 static void end(struct machine *m, enum machine_end how, int status)

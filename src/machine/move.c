@@ -96,9 +96,14 @@ int machine_tell_restored(struct machine *m, struct error *err)
 {
     int r = vmgenid_change(m->vmgenid, err);
 
-    for (unsigned i = 0; r == 0 && i < m->config->net_count; i++)
-        virtio_net_announce(m->nets[i].dev);
+    if (r == 0)
+        machine_announce(m);
     return r;
+}
+
+void machine_tell_moved(struct machine *m)
+{
+    machine_announce(m);
 }
 
 int machine_sync_disks(struct machine *m, struct error *err)

@@ -10,6 +10,7 @@
 #include "vmrun/virtio_devices.h"
 
 #define THREAD_NAME_BYTES 16 /* with the NUL: the kernel's limit */
+#define RARP_TIMES 5
 
 /* FNV-1a over the text and its NUL. */
 static uint64_t hash_text(uint64_t hash, const char *text)
@@ -84,10 +85,48 @@ static int create_net(struct machine *m, unsigned index, struct error *err)
     return 0;
 }
 
+/*
+ * The first may be lost where a port of a bridge or switch is not ready yet: after 50, 150, 350 and
+ * 750 ms it is said again.
+ */
+static void say_where(void *opaque)
+{
+    struct machine *m = opaque;
+    uint64_t distance_ns = UINT64_C(50000000) << (RARP_TIMES - m->rarp_left);
+
+    for (unsigned i = 0; i < m->config->net_count; i++)
+        virtio_net_send_rarp(m->nets[i].dev);
+    m->rarp_left--;
+    if (m->rarp_left)
+        loop_timer_arm(m->rarp_timer, loop_now_ns() + distance_ns);
+}
+
+void machine_announce(struct machine *m)
+{
+    for (unsigned i = 0; i < m->config->net_count; i++)
+        virtio_net_announce(m->nets[i].dev);
+    m->rarp_left = RARP_TIMES;
+}
+
+void machine_announce_start(struct machine *m)
+{
+    if (m->rarp_timer && m->rarp_left)
+        say_where(m);
+}
+
+/* It may go somewhere else now, and then nothing from here must call its frames back. */
+void machine_announce_stop(struct machine *m)
+{
+    if (m->rarp_timer)
+        loop_timer_arm(m->rarp_timer, 0);
+}
+
 int machine_create_nets(struct machine *m, struct error *err)
 {
     int r = 0;
 
+    if (m->config->net_count > 0)
+        r = loop_timer_create(m->loop, NULL, say_where, m, &m->rarp_timer, err);
     for (unsigned i = 0; r == 0 && i < m->config->net_count; i++)
         r = create_net(m, i, err);
     return r;
@@ -95,6 +134,7 @@ int machine_create_nets(struct machine *m, struct error *err)
 
 void machine_close_nets(struct machine *m)
 {
+    loop_timer_destroy(m->rarp_timer);
     for (unsigned i = 0; i < CONFIG_MAX_NETS; i++) {
         iothread_destroy(m->nets[i].thread);
         netdev_close(m->nets[i].netdev);

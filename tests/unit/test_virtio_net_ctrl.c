@@ -377,6 +377,42 @@ static void an_announcement_is_wanted_until_it_was_made(void **state)
     assert_int_equal(nic_news(f), 1);
 }
 
+static void the_host_says_where_a_guest_is_that_has_no_driver(void **state)
+{
+    uint8_t got[200], zeros[HEADER + 60] = {0};
+    struct nic_bench *f = *state;
+
+    virtio_net_send_rarp(f->dev);
+    assert_int_equal(fake_netdev_take(&f->wire, 0, got, sizeof(got)), HEADER + 60);
+    assert_memory_equal(got, zeros, HEADER);
+    assert_memory_equal(got + HEADER, nic_everybody, 6);
+    assert_memory_equal(got + HEADER + 6, nic_mac, 6);
+    assert_memory_equal(got + HEADER + 12, "\x80\x35\x00\x01\x08\x00\x06\x04\x00\x03", 10);
+    assert_memory_equal(got + HEADER + 22, nic_mac, 6);
+    assert_memory_equal(got + HEADER + 28, zeros, 4);
+    assert_memory_equal(got + HEADER + 32, nic_mac, 6);
+    assert_memory_equal(got + HEADER + 38, zeros, 22);
+    assert_int_equal(fake_netdev_take(&f->wire, 0, got, sizeof(got)), 0);
+}
+
+static void the_host_uses_the_address_that_the_guest_has_now(void **state)
+{
+    struct nic_bench *f = *state;
+    uint8_t got[200];
+
+    virtio_driver_start(&f->d, ALL);
+    nic_assert_done(f, VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET, nic_other, 6);
+    virtio_net_send_rarp(f->dev);
+    assert_int_equal(fake_netdev_take(&f->wire, 0, got, sizeof(got)), HEADER + 60);
+    assert_memory_equal(got + HEADER + 6, nic_other, 6);
+    assert_memory_equal(got + HEADER + 32, nic_other, 6);
+    assert_int_equal(nic_stats(f).tx_frames, 0); /* the guest's own are counted */
+
+    virtio_net_set_link(f->dev, false);
+    virtio_net_send_rarp(f->dev);
+    assert_int_equal(fake_netdev_take(&f->wire, 0, got, sizeof(got)), 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, nic_setup, nic_teardown)
 #define TEST_PAIRS(name) cmocka_unit_test_setup_teardown(name, nic_setup_pairs, nic_teardown)
 
@@ -404,6 +440,8 @@ int main(void)
         TEST(a_pulled_cable_carries_nothing),
         TEST(a_pulled_cable_stays_pulled_over_a_reset),
         TEST(an_announcement_is_wanted_until_it_was_made),
+        TEST(the_host_says_where_a_guest_is_that_has_no_driver),
+        TEST(the_host_uses_the_address_that_the_guest_has_now),
     };
 
     return cmocka_run_group_tests_name("virtio_net_ctrl", tests, NULL, NULL);

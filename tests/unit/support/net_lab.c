@@ -205,17 +205,24 @@ void net_lab_privilege(bool on)
     assert_int_equal(syscall(SYS_capset, &header, data), 0);
 }
 
-int net_lab_peer(const char *name, bool vnet_hdr)
+int net_lab_listen(const char *name, uint16_t type)
 {
     struct sockaddr_ll address = {.sll_family = AF_PACKET,
-                                  .sll_protocol = htons(vnet_hdr ? ETH_P_IP : NET_LAB_TYPE),
+                                  .sll_protocol = htons(type),
                                   .sll_ifindex = (int)index_of(name)};
-    int on = 1, fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
+    int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
 
     assert_true(fd >= 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    return fd;
+}
+
+int net_lab_peer(const char *name, bool vnet_hdr)
+{
+    int on = 1, fd = net_lab_listen(name, vnet_hdr ? ETH_P_IP : NET_LAB_TYPE);
+
     if (vnet_hdr)
         assert_int_equal(setsockopt(fd, SOL_PACKET, PACKET_VNET_HDR, &on, sizeof(on)), 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
     return fd;
 }
 

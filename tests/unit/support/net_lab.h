@@ -43,6 +43,8 @@ void net_lab_privilege(bool on);
  * and ten bytes of virtio header stand before each frame.
  */
 int net_lab_peer(const char *name, bool vnet_hdr);
+/* The same for frames of another type. */
+int net_lab_listen(const char *name, uint16_t type);
 /* The next frame that came out of the tap; 0: none in time. */
 size_t net_lab_take(int peer, void *frame, size_t len, int timeout_ms);
 void net_lab_give(int peer, const void *frame, size_t len);
