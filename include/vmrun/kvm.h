@@ -92,6 +92,13 @@ void kvm_vm_pause(struct kvm_vm *vm);
 void kvm_vm_request_pause(struct kvm_vm *vm);
 
 /*
+ * From now on each vCPU rests this part of the time in which it has something to do, 0 to 99, in
+ * slices of some ten milliseconds; 0 costs nothing. A pause does not wait for one that rests. Any
+ * thread. Errors: of timer_create(2), and none is throttled.
+ */
+int kvm_vm_throttle(struct kvm_vm *vm, unsigned percent, struct error *err);
+
+/*
  * vCPUs, irqchip and PIT back to power-on, the exact values read at creation.
  * Lines that devices still hold are seen by the fresh irqchip; MSI routes, irqfds
  * and doorbells stay. kvm_vm_set_entry() is to follow. Only while paused.

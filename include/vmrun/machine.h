@@ -221,6 +221,9 @@ int machine_dirty_harvest(struct machine *machine, unsigned region, uint64_t *bi
 int machine_dirty_clear(struct machine *machine, unsigned region, uint64_t first_page,
                         uint64_t pages, const uint64_t *bitmap, struct error *err);
 
+/* As kvm_vm_throttle(); any thread. */
+int machine_throttle(struct machine *machine, unsigned percent, struct error *err);
+
 /* End it as a crash, with words for the operator. No effect on one that has ended. */
 void machine_crash(struct machine *machine, const char *report);
 

@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <time.h>
 
 #include "routing.h"
 #include "vmrun/kvm.h"
@@ -93,6 +94,12 @@ struct vcpu {
     bool has_thread;
     bool running; /* vm->lock: outside the waiting room */
     bool crashed; /* vm->lock: may not run before a reset */
+    /* throttle.c. The first three under vm->lock. */
+    pid_t tid; /* 0: its thread has not begun */
+    bool has_timer;
+    timer_t timer;
+    clockid_t cpu_clock;
+    uint64_t rested_at_ns; /* of its CPU time */
     bool has_tsc_offset;
     uint64_t tsc_offset;         /* of the host's TSC at power-on; common to all */
     struct vcpu_state *power_on; /* NULL where creation did not get to */
@@ -118,6 +125,8 @@ struct kvm_vm {
     pthread_cond_t parked; /* running_count fell */
     bool stop, quit;       /* lock */
     unsigned running_count;
+    pthread_cond_t wake;  /* stop or throttle changed: CLOCK_MONOTONIC */
+    atomic_uint throttle; /* percent of the time that vCPUs rest; written with lock */
 
     bool has_clock; /* clock holds one that stands still since the pause */
     struct clock_state clock;
@@ -156,6 +165,11 @@ int vcpu_create(struct kvm_vm *vm, unsigned index, struct error *err);
 int vcpu_start(struct vcpu *vcpu, struct error *err);
 void vcpu_destroy(struct vcpu *vcpu);
 void vcpu_kick(struct vcpu *vcpu); /* with vm->lock */
+
+/* throttle.c; by its own thread: with vm->lock, when it begins; and whenever it was interrupted. */
+void throttle_begin(struct vcpu *vcpu);
+void throttle_rest(struct vcpu *vcpu);
+void throttle_end(struct vcpu *vcpu); /* after its thread */
 
 /* vm.c: the slot of a region, with or without a log of writes. */
 int vm_set_slot(struct kvm_vm *vm, unsigned region, bool log, struct error *err);

@@ -121,6 +121,7 @@ static bool run(struct vcpu *vcpu)
             count(vcpu, KVM_EXIT_KIND_INTERRUPTED);
             if (told_to_stop(vcpu))
                 return true;
+            throttle_rest(vcpu);
             continue;
         }
 
@@ -150,6 +151,7 @@ static void *vcpu_thread(void *opaque)
     pthread_sigmask(SIG_UNBLOCK, &kick, NULL);
 
     pthread_mutex_lock(&vm->lock);
+    throttle_begin(vcpu);
     for (;;) {
         while (!vm->quit && (vm->stop || vcpu->crashed))
             pthread_cond_wait(&vm->go, &vm->lock);
@@ -209,6 +211,7 @@ void vcpu_destroy(struct vcpu *vcpu)
         return;
     if (vcpu->has_thread)
         pthread_join(vcpu->thread, NULL);
+    throttle_end(vcpu);
     if (vcpu->run)
         munmap(vcpu->run, vcpu->vm->run_bytes);
     if (vcpu->fd >= 0)

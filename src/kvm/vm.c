@@ -133,6 +133,7 @@ static int create_vcpus(struct kvm_vm *vm, struct error *err)
 int kvm_vm_create(const struct kvm_vm_params *params, struct kvm_vm **ret_vm, struct error *err)
 {
     struct kvm_vm *vm = calloc(1, sizeof(*vm));
+    pthread_condattr_t monotonic;
     unsigned max;
     int r;
 
@@ -145,6 +146,10 @@ int kvm_vm_create(const struct kvm_vm_params *params, struct kvm_vm **ret_vm, st
     pthread_mutex_init(&vm->route_lock, NULL);
     pthread_cond_init(&vm->go, NULL);
     pthread_cond_init(&vm->parked, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&vm->wake, &monotonic);
+    pthread_condattr_destroy(&monotonic);
 
     r = host_open("/dev/kvm", &vm->device_fd, err);
     if (r < 0)
@@ -205,6 +210,7 @@ void kvm_vm_destroy(struct kvm_vm *vm)
         close(vm->fd);
     if (vm->device_fd >= 0)
         close(vm->device_fd);
+    pthread_cond_destroy(&vm->wake);
     pthread_cond_destroy(&vm->parked);
     pthread_cond_destroy(&vm->go);
     pthread_mutex_destroy(&vm->route_lock);
@@ -231,6 +237,7 @@ void kvm_vm_request_pause(struct kvm_vm *vm)
         for (unsigned i = 0; i < vm->params.cpus; i++)
             if (vm->vcpus[i])
                 vcpu_kick(vm->vcpus[i]);
+        pthread_cond_broadcast(&vm->wake);
     }
     pthread_mutex_unlock(&vm->lock);
 }

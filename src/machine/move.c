@@ -136,3 +136,8 @@ int machine_dirty_clear(struct machine *m, unsigned region, uint64_t first_page,
 {
     return kvm_vm_dirty_clear(m->vm, region, first_page, pages, bitmap, err);
 }
+
+int machine_throttle(struct machine *m, unsigned percent, struct error *err)
+{
+    return kvm_vm_throttle(m->vm, percent, err);
+}
