@@ -3,7 +3,8 @@
 #define VMRUN_MIGRATION_H
 
 /*
- * The engine that takes a machine's RAM and state elsewhere while it runs: into a file.
+ * The engine that takes a machine's RAM and state elsewhere while it runs: into a file, or to
+ * another host.
  *
  * RAM is copied in rounds, each of what was written during the one before; when that pays no
  * longer the machine is held for the milliseconds that the rest and the devices' state take. The
@@ -19,21 +20,58 @@
 
 struct migration;
 
+enum migration_kind { MIGRATION_SAVE, MIGRATION_MOVE };
+
 enum migration_phase {
-    MIGRATION_COPYING, /* rounds, the machine runs */
-    MIGRATION_WRITING, /* what was copied while it stood still, checksums, the disk */
+    MIGRATION_CONNECTING, /* to another host, until a machine is built there */
+    MIGRATION_COPYING,    /* rounds, the machine runs */
+    MIGRATION_WRITING,    /* what was copied while it stood still, checksums, the disk */
+    MIGRATION_HANDOVER,   /* it stands still, and the other host takes it over */
 };
 
 struct migration_progress {
+    enum migration_kind kind;
     enum migration_phase phase;
     unsigned round;         /* from 1 */
     uint64_t round_bytes;   /* of RAM to look at in this round */
     uint64_t done_bytes;    /* of these */
     uint64_t written_bytes; /* of pages, in all rounds */
     uint64_t elapsed_ns;
+    /* Of a move, as of the last round; 0: not known yet. */
+    uint64_t dirty_rate;         /* bytes a second that the guest writes */
+    uint64_t send_rate;          /* bytes a second that arrive */
+    uint64_t predicted_pause_ns; /* if it were stopped now */
+};
+
+/* A round of a move, for the report. */
+struct migration_round {
+    uint64_t ns, bytes;   /* how long it took; of pages that were copied */
+    uint64_t zero_bytes;  /* of these, that were zeros */
+    uint64_t dirty_bytes; /* that the guest wrote meanwhile */
+    uint64_t owed_bytes;  /* still to be copied, deferred ones included */
+    uint64_t deferred_bytes;
+    uint64_t predicted_pause_ns;
+};
+#define MIGRATION_MAX_ROUNDS 64
+
+/* Where the machine is after a move. */
+enum migration_outcome {
+    MIGRATION_HERE,      /* as before; report.error says why */
+    MIGRATION_THERE,     /* the process here is to end */
+    MIGRATION_UNCERTAIN, /* paused here; report.error says what to look at */
+};
+
+/* The parts of a move's pause, in their order. */
+struct migration_pause {
+    uint64_t stop_ns;   /* vCPUs and devices stand still, disks are synced */
+    uint64_t state_ns;  /* their state is taken */
+    uint64_t pages_ns;  /* the last pages and the state are sent */
+    uint64_t load_ns;   /* until the other side says that all is loaded and read back */
+    uint64_t commit_ns; /* locks given up, and until it says that it runs */
 };
 
 struct migration_report {
+    enum migration_kind kind;
     struct error error; /* code 0: it went well */
     unsigned rounds;
     uint64_t total_ns;
@@ -42,6 +80,15 @@ struct migration_report {
     uint64_t written_bytes; /* of pages, in all rounds */
     uint64_t data_bytes;    /* of pages in the file */
     uint64_t file_bytes;    /* its length, holes included */
+
+    /* Of a move. */
+    enum migration_outcome outcome;
+    uint64_t sent_bytes;         /* through all channels */
+    uint64_t rtt_ns;             /* to the other host and back */
+    uint64_t predicted_pause_ns; /* before the stop */
+    struct migration_pause pause;
+    const struct migration_round *round; /* of each; until the listener returns */
+    unsigned channels;
 };
 
 struct migration_listener {
@@ -72,6 +119,28 @@ struct migration_save {
  */
 int migration_save(struct migration *migration, const struct migration_save *params,
                    struct error *err);
+
+/* How a stranger is kept out; all NULL and !insecure: only loopback addresses are accepted. Read
+ * during the call only. */
+struct channel_security {
+    bool insecure;               /* plain TCP to anybody */
+    const char *cert, *key, *ca; /* PEM files: both sides show certificates that ca signed */
+    const char *psk;             /* a file with the pre-shared key, "identity:hex" */
+};
+
+struct migration_move {
+    const char *url; /* "tcp://HOST:PORT" */
+    struct channel_security security;
+    unsigned channels;  /* connections; 0: as many as pay */
+    uint64_t bandwidth; /* bytes a second at most; 0: no limit */
+};
+/*
+ * Begin to move it to where a `vmrun receive` listens; the listener hears of the end. params is
+ * copied. Until the other side runs it, the machine goes on here when anything fails. Errors at
+ * once: -EBUSY; -ENOMEM.
+ */
+int migration_move(struct migration *migration, const struct migration_move *params,
+                   struct error *err);
 /* Errors: -ENOENT, nothing is under way. */
 int migration_cancel(struct migration *migration, struct error *err);
 
@@ -99,5 +168,38 @@ int restore_machine(const struct restore_params *params, const struct snapfile *
 void restore_destroy(struct restore *restore); /* NULL is fine */
 /* The file has become shorter: a machine that ran from it and crashed did so for that. */
 bool restore_file_was_cut(const struct restore *restore);
+
+/*
+ * A machine that comes from another host. These block, and are called in this order on the
+ * machine's thread; whoever gives up in between destroys it, and the machine goes on where it was.
+ */
+struct receive;
+/* Errors: those of channel_listen(). */
+int receive_listen(const char *url, const struct channel_security *security,
+                   struct receive **ret_receive, struct error *err);
+const char *receive_url(const struct receive *receive); /* with the port that was chosen */
+/*
+ * Wait for one that comes, and what it is: the section "machine" of a snapshot, valid until
+ * receive_destroy(). Nobody vouches for it. A stranger who makes no sense is sent away with
+ * a warning. Errors: of the system only.
+ */
+int receive_accept(struct receive *receive, const char **ret_description, size_t *ret_len,
+                   struct error *err);
+const void *receive_cpuid(const struct receive *receive, size_t *ret_len);
+/* Tell the other side why it cannot come here. */
+void receive_refuse(struct receive *receive, const struct error *why);
+/* Build it. config: made of the description; it outlives the machine. Errors: those of
+ * machine_create_from(); the disks are not the same as there. */
+int receive_build(struct receive *receive, const struct vm_config *config, struct loop *loop,
+                  struct machine **ret_machine, struct error *err);
+/*
+ * Take its RAM and state, and then itself: when this returns 0 it runs nowhere but here, and is to
+ * be started at once. Errors, after which it is never to be started here: -ECONNREFUSED, the other
+ * side gave up, with its words; what channels and machine_load_state() say.
+ */
+int receive_take(struct receive *receive, struct error *err);
+/* It runs: tell the other side, which need not hear it. */
+void receive_done(struct receive *receive);
+void receive_destroy(struct receive *receive); /* NULL is fine */
 
 #endif

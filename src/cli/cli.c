@@ -93,6 +93,34 @@ static const struct cli_option restore_options[] = {
     {0},
 };
 
+static const struct cli_option migrate_options[] = {
+    {"--channels", "N", "connections (default: as many as pay)", NULL},
+    {"--bandwidth", "SIZE", "bytes a second at most: 100M", NULL},
+    {"--insecure", NULL, "without TLS, also where others may listen", NULL},
+    {"--tls-cert", "FILE", "a certificate, in PEM", NULL},
+    {"--tls-key", "FILE", "its key", NULL},
+    {"--tls-ca", "FILE", "who signed the other side's certificate", NULL},
+    {"--tls-psk", "FILE", "instead: a key that both sides have, IDENTITY:HEX", NULL},
+    {"--report", "FILE", "write what happened, as JSON", NULL},
+    {"--json", NULL, "print JSON", NULL},
+    {0},
+};
+
+static const struct cli_option receive_options[] = {
+    {"--name", "NAME", "what the machine is called (default: as before)", "name"},
+    {"--console", "stdio|pty|file:PATH|none", "where the serial port leads", "console.serial"},
+    {"--hvc0", "stdio|pty|file:PATH", "where hvc0 leads", "console.virtio"},
+    {"--set", "KEY=VALUE", "what has another name here: disks[0].path, nets[0].ifname", NULL},
+    {"--insecure", NULL, "without TLS, also where others may listen", NULL},
+    {"--tls-cert", "FILE", "a certificate, in PEM", NULL},
+    {"--tls-key", "FILE", "its key", NULL},
+    {"--tls-ca", "FILE", "who signed the other side's certificate", NULL},
+    {"--tls-psk", "FILE", "instead: a key that both sides have, IDENTITY:HEX", NULL},
+    {"--detach", NULL, "run in the background; returns when the machine runs", NULL},
+    {"--verbose", NULL, "say more on stderr", NULL},
+    {0},
+};
+
 static const struct cli_option help_options[] = {
     {"--completion", "bash", "print the completion script of a shell", NULL},
     {0},
@@ -137,6 +165,15 @@ const struct cli_verb cli_verbs[] = {
      "--name. It must not change while a machine runs from it (--mode lazy).\n\n"
      "Exit status: as of 'vmrun run'.",
      restore_options, 1, 1, NULL, CLI_FILES, cli_restore},
+    {"migrate", "NAME tcp://HOST:PORT", "move it to another host, while it runs",
+     "There a 'vmrun receive' waits for it, and both hosts reach its disks. The guest\n"
+     "stands still for some milliseconds at the end. Until the other host says that it has\n"
+     "all, Ctrl-C and every failure leave the machine running here.",
+     migrate_options, 2, 2, NULL, CLI_MACHINES, cli_migrate},
+    {"receive", "tcp://ADDRESS:PORT", "wait for a machine that is moved here, and run it",
+     "Needs no configuration: that comes with the machine. Port 0: one that is free.\n\n"
+     "Exit status: as of 'vmrun run'.",
+     receive_options, 1, 1, NULL, CLI_NOTHING, cli_receive},
     {"snapshot", "info|verify FILE | diff FILE FILE | pack|unpack FILE NEWFILE",
      "show a saved machine, verify it, compare two, or make an archive of it and back",
      "Needs no KVM, and nothing of the machine but the file. What pack makes is\n"

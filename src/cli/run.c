@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vmrun run, and restore after it has read its file: the process that is the machine.
+ * vmrun run, and restore and receive when they know what is to come: the process that is the
+ * machine.
  *
  *   options and file -> name claimed -> machine built -> served -> started
  *                                         loop, until the machine has ended
@@ -167,6 +168,8 @@ static int set_default_name(struct vm_config *config, struct error *err)
 
 static int build_machine(struct run *run, struct error *err)
 {
+    if (run->receive)
+        return receive_build(run->receive, &run->config, run->loop, &run->machine, err);
     if (!run->file)
         return machine_create(&run->config, run->loop, &run->machine, err);
     return restore_machine(&run->restore_params, run->file, &run->config, run->loop, &run->restore,
@@ -182,16 +185,21 @@ static int bring_up(struct run *run, struct error *err)
     if (set_default_name(&run->config, err) < 0 || loop_create(&run->loop, err) < 0)
         return -err->code;
     tty_guard(console_restore_terminal);
-    if (open_signals(run, err) < 0 || control_name_claim(run->config.name, &run->name, err) < 0 ||
-        build_machine(run, err) < 0 ||
+    /* Before a machine from elsewhere is ours, signals are to end this process at once. */
+    if ((!run->receive && open_signals(run, err) < 0) ||
+        control_name_claim(run->config.name, &run->name, err) < 0 || build_machine(run, err) < 0 ||
         migration_create(run->machine, run->loop, &run->migration, err) < 0 ||
         control_server_create(run->name, run->loop, run->machine, run->migration, &run->server,
                               err) < 0)
         return -err->code;
     machine_set_listener(run->machine, listen_to_machine, run);
     pass_on_size(run);
+    if (run->receive && (receive_take(run->receive, err) < 0 || open_signals(run, err) < 0))
+        return -err->code;
     if ((run->paused ? machine_pause : machine_start)(run->machine, err) < 0)
         return -err->code;
+    if (run->receive)
+        receive_done(run->receive);
 
     if (run->ready_fd >= 0) {
         if (control_log_path(run->config.name, log_path, sizeof(log_path), err) < 0 ||

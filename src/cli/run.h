@@ -13,6 +13,7 @@ struct run {
     bool paused;
     const struct snapfile *file; /* what the machine comes out of; NULL: it boots */
     struct restore_params restore_params;
+    struct receive *receive; /* or from another host, or NULL */
 
     int ready_fd; /* --detach: the parent waits there; else -1 */
     bool detached;

@@ -27,6 +27,8 @@ int cli_console(const struct cli_args *args, struct error *err);
 int cli_stats(const struct cli_args *args, struct error *err);
 int cli_doctor(const struct cli_args *args, struct error *err);
 int cli_save(const struct cli_args *args, struct error *err);
+int cli_migrate(const struct cli_args *args, struct error *err);
+int cli_receive(const struct cli_args *args, struct error *err);
 int cli_restore(const struct cli_args *args, struct error *err);
 int cli_snapshot(const struct cli_args *args, struct error *err);
 int cli_config(const struct cli_args *args, struct error *err);

@@ -136,7 +136,35 @@ static json_t *vm_save(const struct rpc_target *t, const json_t *params, struct 
     return migration_save(t->migration, &save, err) < 0 ? NULL : state_object(t);
 }
 
-static json_t *vm_save_cancel(const struct rpc_target *t, struct error *err)
+static json_t *vm_migrate(const struct rpc_target *t, const json_t *params, struct error *err)
+{
+    struct migration_move move = {.url = NULL};
+    json_error_t where;
+    json_int_t channels = 0, bandwidth = 0;
+    int insecure = 0;
+
+    if (json_unpack_ex((json_t *)params, &where, JSON_STRICT,
+                       "{s:s, s?I, s?I, s?b, s?s, s?s, s?s, s?s}", "url", &move.url, "channels",
+                       &channels, "bandwidth", &bandwidth, "insecure", &insecure, "tls_cert",
+                       &move.security.cert, "tls_key", &move.security.key, "tls_ca",
+                       &move.security.ca, "tls_psk", &move.security.psk)) {
+        error_set(err, EINVAL,
+                  "vm.migrate takes {\"url\": TEXT} and perhaps \"channels\", \"bandwidth\", "
+                  "\"insecure\", \"tls_cert\", \"tls_key\", \"tls_ca\", \"tls_psk\": %s",
+                  where.text);
+        return NULL;
+    }
+    if (channels < 0 || channels > 1024 || bandwidth < 0) {
+        error_set(err, EINVAL, "vm.migrate: \"channels\" or \"bandwidth\" is out of range");
+        return NULL;
+    }
+    move.security.insecure = insecure;
+    move.channels = (unsigned)channels;
+    move.bandwidth = (uint64_t)bandwidth;
+    return migration_move(t->migration, &move, err) < 0 ? NULL : state_object(t);
+}
+
+static json_t *cancel_migration(const struct rpc_target *t, struct error *err)
 {
     return migration_cancel(t->migration, err) < 0 ? NULL : state_object(t);
 }
@@ -213,7 +241,9 @@ static const struct method {
     {"vm.nets.link", NULL, vm_nets_link, RPC_NONE,
      "pull the cable of a network card, or put it in again"},
     {"vm.save", NULL, vm_save, RPC_NONE, "begin to write the machine into a file"},
-    {"vm.save.cancel", vm_save_cancel, NULL, RPC_NONE, "give that up; the machine runs on"},
+    {"vm.save.cancel", cancel_migration, NULL, RPC_NONE, "give that up; the machine runs on"},
+    {"vm.migrate", NULL, vm_migrate, RPC_NONE, "begin to move the machine to another host"},
+    {"vm.migrate.cancel", cancel_migration, NULL, RPC_NONE, "give that up; the machine runs on"},
     {"vm.stats", vm_stats, NULL, RPC_NONE, "counters since the start"},
     {"vm.config", vm_config, NULL, RPC_NONE, "the effective configuration"},
     {"console.attach", console_attach_method, NULL, RPC_ATTACH,
@@ -406,19 +436,79 @@ char *rpc_event_line(const struct machine *machine, const struct machine_news *n
                       news->io_error ? io_error_object(news->io_error) : NULL);
 }
 
-char *rpc_save_line(const struct machine *machine, const struct migration_progress *p)
+static json_t *progress_object(const struct migration_progress *p)
 {
-    const char *phase = p->phase == MIGRATION_COPYING ? "copying" : "writing";
-
-    return event_line(machine, "save", phase,
-                      json_pack("{s:i, s:I, s:I, s:I, s:I}", "round", (int)p->round, "round_bytes",
+    json_t *figures = json_pack("{s:i, s:I, s:I, s:I, s:I}", "round", (int)p->round, "round_bytes",
                                 (json_int_t)p->round_bytes, "done_bytes", (json_int_t)p->done_bytes,
                                 "written_bytes", (json_int_t)p->written_bytes, "elapsed_ns",
-                                (json_int_t)p->elapsed_ns));
+                                (json_int_t)p->elapsed_ns);
+
+    if (figures && p->kind == MIGRATION_MOVE) {
+        json_object_set_new(figures, "dirty_rate", json_integer((json_int_t)p->dirty_rate));
+        json_object_set_new(figures, "send_rate", json_integer((json_int_t)p->send_rate));
+        json_object_set_new(figures, "predicted_pause_ns",
+                            json_integer((json_int_t)p->predicted_pause_ns));
+    }
+    return figures;
 }
 
-char *rpc_saved_line(const struct machine *machine, const struct migration_report *report)
+char *rpc_progress_line(const struct machine *machine, const struct migration_progress *p)
 {
+    static const char *const phases[] = {
+        [MIGRATION_CONNECTING] = "connecting",
+        [MIGRATION_COPYING] = "copying",
+        [MIGRATION_WRITING] = "writing",
+        [MIGRATION_HANDOVER] = "handover",
+    };
+
+    return event_line(machine, p->kind == MIGRATION_MOVE ? "migrate" : "save", phases[p->phase],
+                      progress_object(p));
+}
+
+static json_t *rounds_array(const struct migration_report *report)
+{
+    unsigned count = report->rounds < MIGRATION_MAX_ROUNDS ? report->rounds : MIGRATION_MAX_ROUNDS;
+    json_t *list = json_array();
+
+    for (unsigned i = 0; i < count; i++) {
+        const struct migration_round *r = &report->round[i];
+
+        json_array_append_new(
+            list,
+            json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "ns", (json_int_t)r->ns, "bytes",
+                      (json_int_t)r->bytes, "zero_bytes", (json_int_t)r->zero_bytes, "dirty_bytes",
+                      (json_int_t)r->dirty_bytes, "owed_bytes", (json_int_t)r->owed_bytes,
+                      "deferred_bytes", (json_int_t)r->deferred_bytes, "predicted_pause_ns",
+                      (json_int_t)r->predicted_pause_ns));
+    }
+    return list;
+}
+
+static json_t *move_object(const struct migration_report *report)
+{
+    static const char *const outcomes[] = {
+        [MIGRATION_HERE] = "here",
+        [MIGRATION_THERE] = "there",
+        [MIGRATION_UNCERTAIN] = "uncertain",
+    };
+    const struct migration_pause *pause = &report->pause;
+
+    return json_pack("{s:s, s:I, s:I, s:I, s:i, s:{s:I, s:I, s:I, s:I, s:I}, s:o}", "outcome",
+                     outcomes[report->outcome], "sent_bytes", (json_int_t)report->sent_bytes,
+                     "rtt_ns", (json_int_t)report->rtt_ns, "predicted_pause_ns",
+                     (json_int_t)report->predicted_pause_ns, "channels", (int)report->channels,
+                     "pause", "stop_ns", (json_int_t)pause->stop_ns, "state_ns",
+                     (json_int_t)pause->state_ns, "pages_ns", (json_int_t)pause->pages_ns,
+                     "load_ns", (json_int_t)pause->load_ns, "commit_ns",
+                     (json_int_t)pause->commit_ns, "round", rounds_array(report));
+}
+
+char *rpc_ended_line(const struct machine *machine, const struct migration_report *report)
+{
+    static const char *const types[2][2] = {
+        [MIGRATION_SAVE] = {"saved", "save_failed"},
+        [MIGRATION_MOVE] = {"migrated", "migrate_failed"},
+    };
     json_t *figures = json_pack(
         "{s:i, s:I, s:I, s:I, s:I}", "rounds", (int)report->rounds, "total_ns",
         (json_int_t)report->total_ns, "pause_ns", (json_int_t)report->pause_ns, "pause_bytes",
@@ -426,10 +516,15 @@ char *rpc_saved_line(const struct machine *machine, const struct migration_repor
 
     if (figures && report->error.code)
         json_object_set_new(figures, "errno", json_integer(report->error.code));
-    if (figures && !report->error.code) {
+    if (figures && report->kind == MIGRATION_MOVE) {
+        json_t *move = move_object(report);
+
+        json_object_update(figures, move);
+        json_decref(move);
+    } else if (figures && !report->error.code) {
         json_object_set_new(figures, "data_bytes", json_integer((json_int_t)report->data_bytes));
         json_object_set_new(figures, "file_bytes", json_integer((json_int_t)report->file_bytes));
     }
-    return event_line(machine, report->error.code ? "save_failed" : "saved",
+    return event_line(machine, types[report->kind][report->error.code != 0],
                       report->error.code ? report->error.msg : "", figures);
 }

@@ -39,7 +39,7 @@ int rpc_execute(const struct rpc_target *target, const char *line, size_t len, c
 /* Lines of their own, to be free()d; NULL when out of memory. */
 char *rpc_error_line(enum rpc_code code, const char *message);
 char *rpc_event_line(const struct machine *machine, const struct machine_news *news);
-char *rpc_save_line(const struct machine *machine, const struct migration_progress *progress);
-char *rpc_saved_line(const struct machine *machine, const struct migration_report *report);
+char *rpc_progress_line(const struct machine *machine, const struct migration_progress *progress);
+char *rpc_ended_line(const struct machine *machine, const struct migration_report *report);
 
 #endif

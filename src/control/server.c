@@ -350,20 +350,20 @@ static void tell_progress(void *opaque, const struct migration_progress *progres
     struct control_server *s = opaque;
 
     if (anybody_listens(s))
-        tell_subscribers(s, rpc_save_line(s->target.machine, progress));
+        tell_subscribers(s, rpc_progress_line(s->target.machine, progress));
 }
 
-static void tell_saved(void *opaque, const struct migration_report *report)
+static void tell_ended(void *opaque, const struct migration_report *report)
 {
     struct control_server *s = opaque;
 
     if (anybody_listens(s))
-        tell_subscribers(s, rpc_saved_line(s->target.machine, report));
+        tell_subscribers(s, rpc_ended_line(s->target.machine, report));
 }
 
 static const struct migration_listener migration_listener = {
     .progress = tell_progress,
-    .ended = tell_saved,
+    .ended = tell_ended,
 };
 
 int control_server_create(struct control_name *name, struct loop *loop, struct machine *machine,

@@ -12,18 +12,11 @@
 #include <sys/uio.h>
 
 #include "vmrun/error.h"
+#include "vmrun/migration.h" /* struct channel_security */
 
 struct channel;
 struct channel_listener;
 struct channel_limit;
-
-/* How a stranger is kept out; all NULL and !insecure: only loopback addresses are accepted. Read
- * during the call only. */
-struct channel_security {
-    bool insecure;               /* plain TCP to anybody */
-    const char *cert, *key, *ca; /* PEM files: both sides show certificates that ca signed */
-    const char *psk;             /* a file with the pre-shared key, "identity:hex" */
-};
 
 /*
  * url: "tcp://HOST:PORT" or "tcp://[V6]:PORT". Port 0: the kernel chooses. A name is looked up, and

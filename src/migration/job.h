@@ -47,6 +47,7 @@ struct job {
 
     struct rounds *rounds;
     bool paused; /* by us: to be undone when it fails */
+    bool gone;   /* it runs elsewhere, and never again here */
     bool held;   /* the machine stands still while its last pages are copied */
 };
 

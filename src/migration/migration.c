@@ -123,9 +123,11 @@ static void job_free(struct job *job)
 static bool settle(struct job *job)
 {
     struct machine *machine = job->migration->machine;
+    bool ends = job->ops->settle(job);
     struct error err;
 
-    machine_release(machine);
+    if (!job->gone)
+        machine_release(machine);
     if (job->paused && job->report.error.code && machine_state(machine) == MACHINE_PAUSED &&
         machine_resume(machine, &err) < 0)
         log_warn("%s", err.msg);
@@ -136,22 +138,20 @@ static bool settle(struct job *job)
     job->report.pause_ns = job->pause_ns;
     job->report.pause_bytes = job->pause_pages * GUEST_PAGE_SIZE;
     job->report.written_bytes = job->progress.written_bytes;
-    return job->ops->settle(job);
+    return ends;
 }
 
 /* It is over: joined, settled, told. Returns whether the machine is to end. */
 static bool finish(struct job *job)
 {
     struct migration *migration = job->migration;
-    struct migration_report report;
 
     pthread_join(job->thread, NULL);
     bool kill = settle(job);
-    report = job->report;
     migration->job = NULL;
-    job_free(job);
     if (migration->listener)
-        migration->listener->ended(migration->opaque, &report);
+        migration->listener->ended(migration->opaque, &job->report);
+    job_free(job);
     return kill;
 }
 

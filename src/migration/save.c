@@ -250,8 +250,10 @@ static int publish(struct save *save, struct error *err)
 static int work(struct job *job, struct error *err)
 {
     struct save *save = save_of(job);
-    int r = copy_rounds(save, err);
+    int r;
 
+    job->progress.phase = MIGRATION_COPYING;
+    r = copy_rounds(save, err);
     if (r == 0 && !save->stop)
         r = stage_prepare(save, err);
     if (r == 0)
@@ -273,7 +275,11 @@ static int work(struct job *job, struct error *err)
 
 static bool settle(struct job *job)
 {
-    return save_of(job)->stop && !job->report.error.code;
+    struct save *save = save_of(job);
+
+    snapfile_abandon(save->file); /* before anybody is told that there is none */
+    save->file = NULL;
+    return save->stop && !job->report.error.code;
 }
 
 static void free_save(struct job *job)

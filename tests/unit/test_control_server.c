@@ -66,14 +66,14 @@ static void every_method_is_listed_and_served(void **state)
     assert_int_equal(
         control_client_call(client, "rpc.methods", NULL, CONTROL_BENCH_TIMEOUT_MS, &methods, &err),
         0);
-    assert_int_equal(json_array_size(methods), 15);
+    assert_int_equal(json_array_size(methods), 17);
     json_array_foreach(methods, i, row)
     {
         const char *name = json_string_value(json_object_get(row, "name"));
 
         if (strcmp(name, "vm.reset") == 0 || strcmp(name, "vm.kill") == 0 ||
             strcmp(name, "console.attach") == 0 || strcmp(name, "vm.nets.link") == 0 ||
-            strncmp(name, "vm.save", 7) == 0)
+            strncmp(name, "vm.save", 7) == 0 || strncmp(name, "vm.migrate", 10) == 0)
             continue; /* tests of their own */
         control_client_close(client);
         assert_int_equal(control_client_open("web1", &client, &err), 0);
@@ -185,6 +185,59 @@ static void a_save_that_is_cancelled_has_failed(void **state)
     assert_int_equal(json_integer_value(json_object_get(event, "errno")), ECANCELED);
     assert_null(json_object_get(event, "data_bytes"));
     json_decref(event);
+    close(fd);
+}
+
+static void a_move_is_told_to_subscribers_with_its_figures(void **state)
+{
+    int fd = dial_and_subscribe(*state);
+    json_t *event, *round;
+
+    control_bench_say(fd, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.migrate\",\"params\":"
+                          "{\"url\":\"tcp://there:1\",\"channels\":2}}\n");
+    event = event_of(control_bench_hear(fd), "migrate");
+    assert_string_equal(json_string_value(json_object_get(event, "detail")), "handover");
+    assert_int_equal(json_integer_value(json_object_get(event, "dirty_rate")), 4096);
+    json_decref(event);
+    event = event_of(control_bench_hear(fd), "migrated");
+    assert_string_equal(json_string_value(json_object_get(event, "outcome")), "there");
+    assert_int_equal(json_integer_value(json_object_get(event, "channels")), 2);
+    assert_null(json_object_get(event, "errno"));
+    round = json_array_get(json_object_get(event, "round"), 0);
+    assert_int_equal(json_integer_value(json_object_get(round, "bytes")), 8192);
+    json_decref(event);
+    close(fd);
+}
+
+static void a_move_that_fails_says_where_the_machine_is(void **state)
+{
+    int fd = dial_and_subscribe(*state);
+    json_t *event;
+
+    control_bench_say(fd, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.migrate\",\"params\":"
+                          "{\"url\":\"tcp://nowhere:1\"}}\n");
+    json_decref(event_of(control_bench_hear(fd), "migrate"));
+    event = event_of(control_bench_hear(fd), "migrate_failed");
+    assert_string_equal(json_string_value(json_object_get(event, "outcome")), "here");
+    assert_int_equal(json_integer_value(json_object_get(event, "errno")), ECONNREFUSED);
+    json_decref(event);
+    close(fd);
+}
+
+static void a_move_to_nowhere_is_refused(void **state)
+{
+    static const char *const wrong[] = {"", ",\"params\":{}", ",\"params\":{\"url\":7}",
+                                        ",\"params\":{\"url\":\"tcp://there:1\",\"channels\":-1}",
+                                        ",\"params\":{\"url\":\"tcp://there:1\",\"fast\":true}"};
+    int fd = control_bench_dial(*state);
+    char line[256];
+
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        snprintf(line, sizeof(line), "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.migrate\"%s}\n",
+                 wrong[i]);
+        control_bench_say(fd, line);
+        control_bench_expect_error(control_bench_hear(fd), -32602, "vm.migrate");
+    }
     close(fd);
 }
 
@@ -438,6 +491,9 @@ int main(void)
         TEST(a_save_is_told_to_subscribers_with_its_figures),
         TEST(a_save_that_is_cancelled_has_failed),
         TEST(a_save_without_a_usable_path_is_refused),
+        TEST(a_move_is_told_to_subscribers_with_its_figures),
+        TEST(a_move_that_fails_says_where_the_machine_is),
+        TEST(a_move_to_nowhere_is_refused),
         TEST(a_client_takes_events_one_by_one),
         TEST(the_machines_refusal_comes_in_its_words),
         TEST(a_notification_is_executed_silently),

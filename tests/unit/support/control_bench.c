@@ -123,8 +123,10 @@ int migration_save(struct migration *m, const struct migration_save *save, struc
     m->replace = save->replace;
     m->stop = save->stop;
     m->under_way = true;
-    m->listener->progress(m->opaque, &(struct migration_progress){
-                                         .round = 1, .round_bytes = 8192, .done_bytes = 4096});
+    m->listener->progress(m->opaque, &(struct migration_progress){.phase = MIGRATION_COPYING,
+                                                                  .round = 1,
+                                                                  .round_bytes = 8192,
+                                                                  .done_bytes = 4096});
     if (save->stop) { /* this one is done at once */
         m->under_way = false;
         m->listener->ended(m->opaque, &(struct migration_report){.rounds = 2,
@@ -132,6 +134,25 @@ int migration_save(struct migration *m, const struct migration_save *save, struc
                                                                  .data_bytes = 12288,
                                                                  .file_bytes = 16384});
     }
+    return 0;
+}
+
+/* One that does not get there; "tcp://there:1" does. */
+int migration_move(struct migration *m, const struct migration_move *move, struct error *err)
+{
+    static const struct migration_round round = {.ns = 5, .bytes = 8192, .dirty_bytes = 4096};
+    struct migration_report report = {
+        .kind = MIGRATION_MOVE, .rounds = 1, .round = &round, .channels = move->channels};
+
+    (void)err;
+    m->listener->progress(m->opaque, &(struct migration_progress){.kind = MIGRATION_MOVE,
+                                                                  .phase = MIGRATION_HANDOVER,
+                                                                  .dirty_rate = 4096});
+    if (strcmp(move->url, "tcp://there:1") == 0)
+        report.outcome = MIGRATION_THERE;
+    else
+        error_set(&report.error, ECONNREFUSED, "%s: nobody is there", move->url);
+    m->listener->ended(m->opaque, &report);
     return 0;
 }
 

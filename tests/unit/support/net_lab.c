@@ -207,9 +207,8 @@ void net_lab_privilege(bool on)
 
 int net_lab_listen(const char *name, uint16_t type)
 {
-    struct sockaddr_ll address = {.sll_family = AF_PACKET,
-                                  .sll_protocol = htons(type),
-                                  .sll_ifindex = (int)index_of(name)};
+    struct sockaddr_ll address = {
+        .sll_family = AF_PACKET, .sll_protocol = htons(type), .sll_ifindex = (int)index_of(name)};
     int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
 
     assert_true(fd >= 0);

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * pages: RAM to frames and back.
+ *
+ * The guest writes while its pages are sent, and a checksum of what changes would match nothing. So
+ * each page is copied once, in small batches that stay in the CPU's cache; the other side receives
+ * straight into the guest's memory.
+ */
+#include "pages.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "snapfile_format.h"
+#include "vmrun/bytes.h"
+
+#define WORDS (FRAME_PAGES_MAX / 64)
+
+struct head {
+    uint32_t region, pages;
+    uint64_t first;
+    uint64_t present[WORDS], zero[WORDS];
+};
+
+static bool bit(const uint64_t *map, uint64_t n)
+{
+    return map[n / 64] >> n % 64 & 1;
+}
+
+static void set_bit(uint64_t *map, uint64_t n)
+{
+    map[n / 64] |= UINT64_C(1) << n % 64;
+}
+
+/* Sending */
+
+static void put_head(const struct head *head, uint8_t *at)
+{
+    snapfile_put_le(at, head->region, 4);
+    snapfile_put_le(at + 4, head->pages, 4);
+    snapfile_put_le(at + 8, head->first, 8);
+    for (unsigned w = 0; w < WORDS; w++) {
+        snapfile_put_le(at + 16 + 8 * w, head->present[w], 8);
+        snapfile_put_le(at + 16 + 8 * (WORDS + w), head->zero[w], 8);
+    }
+}
+
+/* What is gathered, if anything is; then the next is to begin. */
+static int flush(struct frame_stream *stream, uint8_t *buffer, struct head *head, unsigned *used,
+                 struct error *err)
+{
+    uint8_t bytes[FRAME_PAGES_HEADER_BYTES];
+    const struct iovec body[2] = {{bytes, sizeof(bytes)},
+                                  {buffer, (size_t)*used * GUEST_PAGE_SIZE}};
+    int r;
+
+    put_head(head, bytes);
+    r = frame_send(stream, FRAME_PAGES, 0, body, *used ? 2 : 1, err);
+    memset(head->present, 0, sizeof(head->present));
+    memset(head->zero, 0, sizeof(head->zero));
+    *used = 0;
+    return r;
+}
+
+int pages_send(struct frame_stream *stream, uint8_t *buffer, const struct rounds_chunk *chunk,
+               struct pages_counts *counts, struct error *err)
+{
+    struct head head = {.region = chunk->region, .pages = chunk->pages, .first = chunk->first};
+    unsigned used = 0, gathered = 0;
+    int r = 0;
+
+    for (unsigned i = 0; r == 0 && i < chunk->pages; i++) {
+        const uint8_t *page = chunk->host + (size_t)i * GUEST_PAGE_SIZE;
+
+        if (!bit(chunk->bits, i))
+            continue;
+        set_bit(head.present, i);
+        gathered++;
+        /* The guest may write between the look and the copy: then the page is sent once more. */
+        if (snapfile_is_zero_page(page)) {
+            set_bit(head.zero, i);
+            counts->zero++;
+            continue;
+        }
+        memcpy(buffer + (size_t)used++ * GUEST_PAGE_SIZE, page, GUEST_PAGE_SIZE);
+        counts->data++;
+        if (used == PAGES_BATCH) {
+            r = flush(stream, buffer, &head, &used, err);
+            gathered = 0;
+        }
+    }
+    return r == 0 && gathered ? flush(stream, buffer, &head, &used, err) : r;
+}
+
+/* Receiving */
+
+int pages_target_init(struct pages_target *target, struct guest_memory *memory, struct error *err)
+{
+    *target = (struct pages_target){.memory = memory};
+    for (unsigned i = 0; i < memory->count; i++) {
+        /* Whole chunks, so that no two threads share a word. */
+        size_t words = guest_memory_bitmap_words(memory, i) + WORDS;
+
+        target->filled[i] = calloc(words, sizeof(uint64_t));
+        if (!target->filled[i]) {
+            pages_target_fini(target);
+            return error_set(err, ENOMEM, "out of memory");
+        }
+    }
+    return 0;
+}
+
+void pages_target_fini(struct pages_target *target)
+{
+    for (unsigned i = 0; i < MEMORY_MAX_REGIONS; i++) {
+        free(target->filled[i]);
+        target->filled[i] = NULL;
+    }
+}
+
+static int wrong(const struct frame_stream *stream, struct error *err, const char *what)
+{
+    return error_set(err, EPROTO, "frame %u (PAGES): %s", stream->received, what);
+}
+
+/* ret_data: how many pages follow. */
+static int get_head(const struct pages_target *target, const struct frame_stream *stream,
+                    const uint8_t *at, struct head *ret_head, uint64_t *ret_data, struct error *err)
+{
+    struct head head = {.region = (uint32_t)snapfile_get_le(at, 4),
+                        .pages = (uint32_t)snapfile_get_le(at + 4, 4),
+                        .first = snapfile_get_le(at + 8, 8)};
+    uint64_t data = 0, all;
+
+    if (head.region >= target->memory->count)
+        return wrong(stream, err, "no such region");
+    all = target->memory->regions[head.region].size / GUEST_PAGE_SIZE;
+    if (head.first % FRAME_PAGES_MAX != 0 || head.pages == 0 || head.pages > FRAME_PAGES_MAX ||
+        head.first >= all || head.pages > all - head.first)
+        return wrong(stream, err, "no such pages");
+    for (unsigned w = 0; w < WORDS; w++) {
+        head.present[w] = snapfile_get_le(at + 16 + 8 * w, 8);
+        head.zero[w] = snapfile_get_le(at + 16 + 8 * (WORDS + w), 8);
+        if (head.zero[w] & ~head.present[w])
+            return wrong(stream, err, "zeros that are not present");
+        data += (uint64_t)__builtin_popcountll(head.present[w] & ~head.zero[w]);
+    }
+    for (uint64_t i = head.pages; i < FRAME_PAGES_MAX; i++)
+        if (bit(head.present, i))
+            return wrong(stream, err, "pages behind the last one");
+    *ret_head = head;
+    *ret_data = data;
+    return 0;
+}
+
+static void clear_zeros(struct pages_target *target, const struct head *head, uint8_t *host)
+{
+    const uint64_t *filled = target->filled[head->region] + head->first / 64;
+
+    for (unsigned i = 0; i < head->pages; i++)
+        if (bit(head->zero, i) && bit(filled, i))
+            memset(host + (size_t)i * GUEST_PAGE_SIZE, 0, GUEST_PAGE_SIZE);
+}
+
+/* The runs of pages that are to come. */
+static unsigned gather(struct pages_target *target, const struct head *head, uint8_t *host,
+                       struct iovec *iov)
+{
+    uint64_t *filled = target->filled[head->region] + head->first / 64;
+    uint64_t data[WORDS], at = 0, length;
+    unsigned count = 0;
+
+    for (unsigned w = 0; w < WORDS; w++) {
+        data[w] = head->present[w] & ~head->zero[w];
+        filled[w] |= data[w];
+    }
+    for (; rounds_next_run(data, &at, head->pages, &length); at += length)
+        iov[count++] = (struct iovec){host + at * GUEST_PAGE_SIZE, length * GUEST_PAGE_SIZE};
+    return count;
+}
+
+int pages_receive(struct pages_target *target, struct frame_stream *stream,
+                  const struct frame *frame, struct error *err)
+{
+    uint8_t bytes[FRAME_PAGES_HEADER_BYTES];
+    struct iovec iov[FRAME_PAGES_MAX / 2] = {{bytes, sizeof(bytes)}};
+    struct head head;
+    uint64_t data = 0;
+    int r;
+
+    if (frame->length < sizeof(bytes) || frame->flags & FRAME_ZSTD)
+        return wrong(stream, err, "not of this version");
+    r = frame_recv_body(stream, iov, 1, err);
+    if (r == 0)
+        r = get_head(target, stream, bytes, &head, &data, err);
+    if (r < 0)
+        return r;
+    if (frame->length != sizeof(bytes) + data * GUEST_PAGE_SIZE)
+        return wrong(stream, err, "not as many pages as it says");
+
+    uint8_t *host = target->memory->regions[head.region].host + head.first * GUEST_PAGE_SIZE;
+    unsigned count = gather(target, &head, host, iov);
+    r = count ? frame_recv_body(stream, iov, count, err) : 0;
+    if (r == 0)
+        r = frame_recv_end(stream, err);
+    if (r == 0)
+        clear_zeros(target, &head, host);
+    return r;
+}
