@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Archives of snapshots: there and back, and what is not one is refused and leaves nothing. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -41,18 +40,6 @@ static struct bytes load(const char *path)
     assert_int_equal(read(fd, bytes.data, bytes.len), bytes.len);
     close(fd);
     return bytes;
-}
-
-static unsigned files_here(void)
-{
-    DIR *dir = opendir(".");
-    unsigned count = 0;
-
-    assert_non_null(dir);
-    while (readdir(dir))
-        count++;
-    closedir(dir);
-    return count - 2;
 }
 
 static int pack(const char *from, const char *to, struct error *err)
@@ -158,7 +145,7 @@ static void refuse_or_restore(const char *original, unsigned before)
         assert_int_equal(r, -EPROTO);
         assert_memory_equal(err.msg, "bad: ", 5);
     }
-    assert_int_equal(files_here(), before);
+    assert_int_equal(folder_count(), before);
 }
 
 static void an_archive_with_a_byte_flipped_or_cut_off_gives_nothing_wrong(void **state)
@@ -171,7 +158,7 @@ static void an_archive_with_a_byte_flipped_or_cut_off_gives_nothing_wrong(void *
     assert_int_equal(pack("vm", "archive", &err), 0);
     struct bytes archive = load("archive");
     folder_write("bad", "", 0);
-    unsigned before = files_here();
+    unsigned before = folder_count();
     for (size_t i = 0; i < archive.len; i++) {
         archive.data[i] ^= (uint8_t)(1u << i % 8);
         folder_write("bad", archive.data, archive.len);
@@ -181,7 +168,7 @@ static void an_archive_with_a_byte_flipped_or_cut_off_gives_nothing_wrong(void *
     for (size_t len = 0; len < archive.len; len += 5) {
         folder_write("bad", archive.data, len);
         assert_true(unpack("bad", "bad-back", &err) == -EPROTO);
-        assert_int_equal(files_here(), before);
+        assert_int_equal(folder_count(), before);
     }
     free(archive.data);
 }
@@ -211,12 +198,12 @@ static void write_frame(const char *path, const uint8_t *data, size_t len, const
 
 static void refused(const char *words)
 {
-    unsigned before = files_here();
+    unsigned before = folder_count();
     struct error err = {0};
 
     assert_int_equal(unpack("odd", "odd-back", &err), -EPROTO);
     assert_string_equal(err.msg, words);
-    assert_int_equal(files_here(), before);
+    assert_int_equal(folder_count(), before);
 }
 
 static void what_is_inside_is_verified_before_it_has_a_name(void **state)
@@ -268,10 +255,10 @@ static void a_damaged_snapshot_is_not_packed(void **state)
     int fd = open("hurt", O_RDWR | O_CLOEXEC);
     assert_int_equal(pwrite(fd, "!", 1, (off_t)(2 * MIB)), 1);
     close(fd);
-    unsigned before = files_here();
+    unsigned before = folder_count();
     assert_int_equal(pack("hurt", "never", &err), -EPROTO);
     assert_string_equal(err.msg, "hurt: RAM at 0x0: checksum does not match");
-    assert_int_equal(files_here(), before);
+    assert_int_equal(folder_count(), before);
 }
 
 struct watcher {
@@ -299,7 +286,7 @@ static void both_tell_how_far_they_are_and_can_be_given_up(void **state)
     snapshot_make("vm", &like);
     assert_int_equal(pack("vm", "archive", &err), 0);
     struct snapfile *file = snapshot_file_open("vm");
-    unsigned before = files_here();
+    unsigned before = folder_count();
     for (unsigned turn = 1; turn < 7; turn++) {
         struct watcher w = {.give_up_at = turn};
 
@@ -308,7 +295,7 @@ static void both_tell_how_far_they_are_and_can_be_given_up(void **state)
         w = (struct watcher){.give_up_at = turn};
         assert_int_equal(snapfile_unpack("archive", "never", true, watch, &w, &bytes, &err),
                          -ECANCELED);
-        assert_int_equal(files_here(), before);
+        assert_int_equal(folder_count(), before);
     }
     struct watcher w = {0};
     assert_int_equal(snapfile_pack(file, "other", true, watch, &w, &bytes, &err), 0);

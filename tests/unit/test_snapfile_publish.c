@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A snapshot has a name when it is whole, and not before, whatever fails. */
-#include <dirent.h>
 #include <errno.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -25,18 +24,6 @@
 
 #define MIB (UINT64_C(1) << 20)
 
-static unsigned files_here(void)
-{
-    DIR *dir = opendir(".");
-    unsigned count = 0;
-
-    assert_non_null(dir);
-    while (readdir(dir))
-        count++;
-    closedir(dir);
-    return count - 2;
-}
-
 /* With and without O_TMPFILE. */
 typedef int create_fn(const char *path, bool replace, const struct snapfile_region *regions,
                       unsigned count, struct snapfile_writer **ret_writer, struct error *err);
@@ -56,26 +43,26 @@ static struct snapfile_writer *created(create_fn *fn, const char *path, bool rep
 
 static void an_abandoned_file_leaves_nothing(void **state)
 {
-    unsigned before = files_here();
+    unsigned before = folder_count();
 
     (void)state;
     for (unsigned i = 0; i < 2; i++) {
         snapfile_abandon(created(creators[i], "gone", false));
-        assert_int_equal(files_here(), before);
+        assert_int_equal(folder_count(), before);
     }
     snapfile_abandon(NULL);
 }
 
 static void without_o_tmpfile_it_is_the_same(void **state)
 {
-    unsigned before = files_here();
+    unsigned before = folder_count();
 
     (void)state;
     struct snapfile_writer *writer = created(snapfile_create_named, "named", false);
     assert_int_equal(access("named", F_OK), -1);
     snapshot_file_publish(writer);
     snapshot_file_publish(created(snapfile_create_named, "named", true));
-    assert_int_equal(files_here(), before + 1);
+    assert_int_equal(folder_count(), before + 1);
     struct snapfile *file = snapshot_file_open("named");
     snapshot_file_verify(file);
     snapfile_close(file);
@@ -89,12 +76,12 @@ static void a_file_that_is_replaced_is_whole_until_then(void **state)
         struct stat st;
 
         folder_write("old", "old", 3);
-        before = files_here();
+        before = folder_count();
         struct snapfile_writer *writer = created(creators[i], "old", true);
         assert_int_equal(stat("old", &st), 0);
         assert_int_equal(st.st_size, 3);
         snapshot_file_publish(writer);
-        assert_int_equal(files_here(), before);
+        assert_int_equal(folder_count(), before);
         snapfile_close(snapshot_file_open("old"));
     }
 }
@@ -106,7 +93,7 @@ static void of_two_writers_the_first_has_the_name(void **state)
         char path[16];
         struct snapfile_written written;
         struct error err;
-        unsigned before = files_here();
+        unsigned before = folder_count();
 
         snprintf(path, sizeof(path), "race%u", i);
         struct snapfile_writer *one = created(creators[i & 1], path, false);
@@ -114,7 +101,7 @@ static void of_two_writers_the_first_has_the_name(void **state)
         struct snapfile_written first = snapshot_file_publish(one);
         assert_int_equal(snapfile_publish(two, &written, &err), -EEXIST);
         assert_non_null(strstr(err.msg, "exists; --force replaces it"));
-        assert_int_equal(files_here(), before + 1);
+        assert_int_equal(folder_count(), before + 1);
         struct snapfile *file = snapshot_file_open(path);
         assert_memory_equal(snapfile_id(file), first.id, SNAPFILE_ID_BYTES);
         snapfile_close(file);
@@ -125,7 +112,7 @@ static void a_target_that_became_a_folder_stays_one(void **state)
 {
     (void)state;
     for (unsigned i = 0; i < 2; i++) {
-        unsigned before = files_here();
+        unsigned before = folder_count();
         struct snapfile_written written;
         struct error err;
         struct stat st;
@@ -135,14 +122,14 @@ static void a_target_that_became_a_folder_stays_one(void **state)
         assert_true(snapfile_publish(writer, &written, &err) < 0);
         assert_int_equal(stat("became", &st), 0);
         assert_true(S_ISDIR(st.st_mode));
-        assert_int_equal(files_here(), before + 1);
+        assert_int_equal(folder_count(), before + 1);
         assert_int_equal(rmdir("became"), 0);
     }
 }
 
 static void a_writer_killed_in_the_middle_leaves_nothing(void **state)
 {
-    unsigned before = files_here();
+    unsigned before = folder_count();
 
     (void)state;
     for (unsigned at = 0; at < 8; at++) {
@@ -169,7 +156,7 @@ static void a_writer_killed_in_the_middle_leaves_nothing(void **state)
         assert_int_equal(kill(pid, SIGKILL), 0);
         assert_int_equal(waitpid(pid, &status, 0), pid);
         assert_true(WIFSIGNALED(status));
-        assert_int_equal(files_here(), before);
+        assert_int_equal(folder_count(), before);
         close(pipes[0]);
         close(pipes[1]);
     }
@@ -215,12 +202,12 @@ static void without_room_for_all_of_it_there_is_no_file(void **state)
         2 * MIB + 5 * SNAPSHOT_PAGE + 31, /* "memory" */
         2 * MIB + 6 * SNAPSHOT_PAGE + 7,  /* "chunks", a byte short */
     };
-    unsigned before = files_here();
+    unsigned before = folder_count();
 
     (void)state;
     for (size_t i = 0; i < 2 * sizeof(limits) / sizeof(limits[0]); i++) {
         assert_int_equal(run_out_of_room(limits[i / 2], creators[i & 1]), 0);
-        assert_int_equal(files_here(), before);
+        assert_int_equal(folder_count(), before);
     }
 }
 

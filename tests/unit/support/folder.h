@@ -14,4 +14,7 @@ int folder_leave(void **state);
 /* Write a file of len bytes; the test fails when it cannot be written. */
 void folder_write(const char *path, const void *data, size_t len);
 
+/* How many files are in the working folder; "." and ".." do not count. */
+unsigned folder_count(void);
+
 #endif
