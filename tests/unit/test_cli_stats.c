@@ -12,20 +12,18 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
+#include "fake_server.h"
 #include "vmrun/cli.h"
 
 #define TEXT_MAX 16384
 
-static char dir[64];
-
 struct fixture {
-    int listen_fd;
+    struct fake_server server;
     pthread_t thread;
     unsigned answers; /* then it hangs up */
 };
@@ -51,7 +49,7 @@ static void answer(int fd, json_int_t id, unsigned n)
 static void *serve(void *opaque)
 {
     struct fixture *f = opaque;
-    int fd = accept(f->listen_fd, NULL, NULL);
+    int fd = accept(f->server.fd, NULL, NULL);
     FILE *in = fdopen(fd, "r");
     size_t room = 0;
     char *line = NULL;
@@ -71,27 +69,18 @@ static void *serve(void *opaque)
 static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
-    struct sockaddr_un addr = {.sun_family = AF_UNIX};
 
-    strcpy(dir, "/tmp/vmrun-test-XXXXXX");
-    if (!mkdtemp(dir) || setenv("VMRUN_DIR", dir, 1) < 0)
-        return -1;
-    snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/web1.sock", dir);
-    f->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     *state = f;
-    return bind(f->listen_fd, (struct sockaddr *)&addr, sizeof(addr)) | listen(f->listen_fd, 1);
+    return fake_server_listen(&f->server);
 }
 
 static int teardown(void **state)
 {
     struct fixture *f = *state;
-    char path[128];
+    int r = fake_server_close(&f->server);
 
-    close(f->listen_fd);
     free(f);
-    snprintf(path, sizeof(path), "%s/web1.sock", dir);
-    unlink(path);
-    return rmdir(dir);
+    return r;
 }
 
 static void start(struct fixture *f, unsigned answers)

@@ -11,20 +11,18 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
+#include "fake_server.h"
 #include "vmrun/control.h"
 
 #define TIMEOUT_MS 20000
 
-static char dir[64];
-
 struct fixture {
-    int listen_fd;
+    struct fake_server server;
     pthread_t thread;
     const char *answer; /* said after the first request; "" nothing */
     bool stays;         /* until the client hangs up */
@@ -33,34 +31,25 @@ struct fixture {
 static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
-    struct sockaddr_un addr = {.sun_family = AF_UNIX};
 
-    strcpy(dir, "/tmp/vmrun-test-XXXXXX");
-    if (!mkdtemp(dir) || setenv("VMRUN_DIR", dir, 1) < 0)
-        return -1;
-    snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/web1.sock", dir);
-    f->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     *state = f;
-    return bind(f->listen_fd, (struct sockaddr *)&addr, sizeof(addr)) | listen(f->listen_fd, 1);
+    return fake_server_listen(&f->server);
 }
 
 static int teardown(void **state)
 {
     struct fixture *f = *state;
-    char path[128];
+    int r = fake_server_close(&f->server);
 
-    close(f->listen_fd);
-    snprintf(path, sizeof(path), "%s/web1.sock", dir);
-    unlink(path);
     free(f);
-    return rmdir(dir);
+    return r;
 }
 
 static void *serve_once(void *opaque)
 {
     const struct fixture *f = opaque;
     char buf[4096];
-    int fd = accept(f->listen_fd, NULL, NULL);
+    int fd = accept(f->server.fd, NULL, NULL);
 
     if (recv(fd, buf, sizeof(buf), 0) > 0 && *f->answer)
         send(fd, f->answer, strlen(f->answer), MSG_NOSIGNAL);
@@ -103,8 +92,8 @@ static void a_dead_socket_is_as_good_as_none(void **state)
     struct control_client *client = NULL;
     struct error err = {0};
 
-    close(f->listen_fd);
-    f->listen_fd = -1;
+    close(f->server.fd);
+    f->server.fd = -1;
     assert_int_equal(control_client_open("web1", &client, &err), -ENOENT);
     assert_null(client);
 }
@@ -200,7 +189,7 @@ static void waiting_ends_with_the_process(void **state)
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
-        listen(f->listen_fd, 1);
+        listen(f->server.fd, 1);
         if (write(go[1], "x", 1) == 1)
             pause();
         _exit(0);
