@@ -31,6 +31,8 @@ int snapshot_load_json(const struct snapfile *file, const char *path, const char
                        json_t **ret_value, struct error *err);
 /* A file's name; null when it is not UTF-8. */
 json_t *snapshot_path(const char *path);
+/* An object {name, bytes, critical, checksum} for each section, in the file's order. */
+json_t *snapshot_sections_json(const struct snapfile *file);
 /* For a line of text: what would not print is escaped, and a string has no quotes. */
 void snapshot_print_value(const json_t *value);
 

@@ -176,21 +176,17 @@ static bool is_looked_into(const char *name)
 
 static json_t *sums_of(const struct snapfile *file)
 {
-    json_t *sums = json_object();
-    const void *data;
-    uint64_t checksum;
-    const char *name;
-    bool critical;
-    size_t len;
+    json_t *sums = json_object(), *sections = snapshot_sections_json(file), *section;
+    size_t i;
 
-    for (unsigned i = 0; snapfile_section_at(file, i, &name, &critical, &data, &len, &checksum);
-         i++) {
-        char text[24];
+    json_array_foreach(sections, i, section)
+    {
+        const char *name = json_string_value(json_object_get(section, "name"));
 
-        snprintf(text, sizeof(text), "%016" PRIx64, checksum);
         if (!is_looked_into(name))
-            json_object_set_new(sums, name, json_string(text));
+            json_object_set(sums, name, json_object_get(section, "checksum"));
     }
+    json_decref(sections);
     return sums;
 }
 

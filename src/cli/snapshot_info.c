@@ -48,7 +48,7 @@ static json_t *memory_json(const struct snapfile *file)
     return memory;
 }
 
-static json_t *sections_json(const struct snapfile *file)
+json_t *snapshot_sections_json(const struct snapfile *file)
 {
     json_t *sections = json_array();
     const void *data;
@@ -96,12 +96,12 @@ static void print_json(const struct snapfile *file, const char *path,
                        const struct snapshot_fields *fields, json_t *machine, json_t *about)
 {
     char id[2 * SNAPFILE_ID_BYTES + 1];
-    json_t *info =
-        json_pack("{s:o, s:s, s:I, s:s, s:I, s:I, s:o, s:o, s:O, s:o}", "file", snapshot_path(path),
-                  "id", id_text(file, id), "created_ns", (json_int_t)snapfile_created_ns(file),
-                  "architecture", architecture(file), "file_bytes", (json_int_t)file_bytes(file),
-                  "data_bytes", (json_int_t)snapfile_data_bytes(file), "memory", memory_json(file),
-                  "sections", sections_json(file), "machine", machine, "state", state_json(fields));
+    json_t *info = json_pack(
+        "{s:o, s:s, s:I, s:s, s:I, s:I, s:o, s:o, s:O, s:o}", "file", snapshot_path(path), "id",
+        id_text(file, id), "created_ns", (json_int_t)snapfile_created_ns(file), "architecture",
+        architecture(file), "file_bytes", (json_int_t)file_bytes(file), "data_bytes",
+        (json_int_t)snapfile_data_bytes(file), "memory", memory_json(file), "sections",
+        snapshot_sections_json(file), "machine", machine, "state", state_json(fields));
 
     if (about)
         json_object_set(info, "about", about);
