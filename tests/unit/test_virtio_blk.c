@@ -32,17 +32,6 @@ static uint64_t config(struct disk_bench *b, size_t offset, unsigned size)
     config(b, offsetof(struct virtio_blk_config, member), \
            sizeof(((struct virtio_blk_config *)0)->member))
 
-static void *at(struct disk_bench *b, uint64_t gpa, uint64_t bytes)
-{
-    return virtio_machine_at(&b->m, gpa, bytes);
-}
-
-static void assert_sector(const uint8_t *data, uint64_t sector)
-{
-    for (unsigned i = 0; i < 512; i++)
-        assert_int_equal(data[i], disk_byte(sector, i));
-}
-
 static void assert_zero(const uint8_t *data, unsigned bytes)
 {
     for (unsigned i = 0; i < bytes; i++)
@@ -56,7 +45,7 @@ static void assert_untouched(void)
 
     disk_image_read(seen, 0, DISK_SECTORS);
     for (unsigned sector = 0; sector < DISK_SECTORS; sector++)
-        assert_sector(seen + sector * 512, sector);
+        disk_assert_sector(seen + sector * 512, sector);
     free(seen);
 }
 
@@ -110,14 +99,14 @@ static void what_is_written_is_read_again_and_lies_in_the_image(void **state)
         assert_int_equal(disk_request(&b, VIRTIO_BLK_T_IN, 100, data, 8192, &written), OK);
         assert_int_equal(written, 8193);
         for (unsigned i = 0; i < 16; i++)
-            assert_sector((uint8_t *)at(&b, data, 8192) + i * 512, 100 + i);
+            disk_assert_sector((uint8_t *)disk_at(&b, data, 8192) + i * 512, 100 + i);
 
         assert_int_equal(disk_request(&b, VIRTIO_BLK_T_OUT, 4080, data, 8192, &written), OK);
         assert_int_equal(written, 1);
         assert_int_equal(disk_request(&b, VIRTIO_BLK_T_FLUSH, 0, 0, 0, &written), OK);
         assert_int_equal(written, 1);
         disk_image_read(seen, 4080, 16);
-        assert_memory_equal(seen, at(&b, data, 8192), 8192);
+        assert_memory_equal(seen, disk_at(&b, data, 8192), 8192);
         assert_int_equal(virtio_driver_interrupts(&b.d, 1), 3);
         disk_bench_fini(&b);
     }
@@ -133,7 +122,7 @@ static void header_data_and_status_may_be_cut_anywhere(void **state)
         /* Header and data of a write in buffers that know nothing of each other. */
         uint64_t out = virtio_machine_alloc(&b.m, 16 + 1024), in = virtio_machine_alloc(&b.m, 4);
         const struct virtio_blk_outhdr header = {.type = VIRTIO_BLK_T_OUT, .sector = 7};
-        uint8_t *bytes = at(&b, out, 16 + 1024), seen[1024];
+        uint8_t *bytes = disk_at(&b, out, 16 + 1024), seen[1024];
 
         memcpy(bytes, &header, sizeof(header));
         memset(bytes + 16, (int)cut, 1024);
@@ -144,7 +133,7 @@ static void header_data_and_status_may_be_cut_anywhere(void **state)
             {in, 1, true},
         };
         assert_int_equal(virtio_driver_request(&b.d, 0, write, 4), 1);
-        assert_int_equal(*(uint8_t *)at(&b, in, 1), OK);
+        assert_int_equal(*(uint8_t *)disk_at(&b, in, 1), OK);
         disk_image_read(seen, 7, 2);
         assert_memory_equal(seen, bytes + 16, 1024);
 
@@ -155,10 +144,10 @@ static void header_data_and_status_may_be_cut_anywhere(void **state)
             {data, cut, true},
             {data + cut, 513 - cut, true},
         };
-        memset(at(&b, data, 513), 0xee, 513);
+        memset(disk_at(&b, data, 513), 0xee, 513);
         assert_int_equal(virtio_driver_request(&b.d, 0, read, 3), 513);
-        assert_int_equal(((uint8_t *)at(&b, data, 513))[512], OK);
-        assert_memory_equal(at(&b, data, 513), seen + 512, 512);
+        assert_int_equal(((uint8_t *)disk_at(&b, data, 513))[512], OK);
+        assert_memory_equal(disk_at(&b, data, 513), seen + 512, 512);
     }
     disk_bench_fini(&b);
 }
@@ -178,7 +167,7 @@ static void a_request_of_all_segments_is_one_request(void **state)
     buffers[255] = (struct virtio_buffer){b.status, 1, true};
     assert_int_equal(virtio_driver_request(&b.d, 0, buffers, 256), 254 * 512 + 1);
     for (unsigned i = 0; i < 254; i++)
-        assert_sector(at(&b, data + i * UINT64_C(1024), 512), 1000 + i);
+        disk_assert_sector(disk_at(&b, data + i * UINT64_C(1024), 512), 1000 + i);
 
     buffers[0] = (struct virtio_buffer){disk_header(&b, VIRTIO_BLK_T_OUT, 2000), 16, false};
     for (unsigned i = 0; i < 254; i++)
@@ -188,7 +177,7 @@ static void a_request_of_all_segments_is_one_request(void **state)
     assert_int_equal(virtio_driver_wait(&b.d, 0, NULL), 1);
     for (unsigned i = 0; i < 254; i++) {
         disk_image_read(seen, 2000 + i, 1);
-        assert_sector(seen, 1000 + i);
+        disk_assert_sector(seen, 1000 + i);
     }
     disk_bench_fini(&b);
 }
@@ -214,17 +203,17 @@ static void the_serial_is_the_one_that_was_given(void **state)
         disk_bench_start(&b, UINT64_MAX);
         memcpy(meant, serials[i][1], strlen(serials[i][1]));
         uint64_t data = virtio_machine_alloc(&b.m, 32);
-        memset(at(&b, data, 32), 0xee, 32);
+        memset(disk_at(&b, data, 32), 0xee, 32);
         assert_int_equal(disk_request(&b, VIRTIO_BLK_T_GET_ID, 0, data, 20, &written), OK);
         assert_int_equal(written, 21);
-        assert_memory_equal(at(&b, data, 20), meant, 20);
-        assert_int_equal(*(uint8_t *)at(&b, data + 20, 1), 0xee);
+        assert_memory_equal(disk_at(&b, data, 20), meant, 20);
+        assert_int_equal(*(uint8_t *)disk_at(&b, data + 20, 1), 0xee);
         /* Less room than it needs, or more. */
         assert_int_equal(disk_request(&b, VIRTIO_BLK_T_GET_ID, 0, data, 2, NULL), OK);
-        assert_memory_equal(at(&b, data, 20), meant, 20);
+        assert_memory_equal(disk_at(&b, data, 20), meant, 20);
         assert_int_equal(disk_request(&b, VIRTIO_BLK_T_GET_ID, 0, data, 32, &written), OK);
         assert_int_equal(written, 33);
-        assert_zero(at(&b, data + 20, 12), 12);
+        assert_zero(disk_at(&b, data + 20, 12), 12);
         disk_bench_fini(&b);
     }
 }
@@ -239,9 +228,9 @@ static void discarded_and_zeroed_sectors_read_as_zeros(void **state)
     disk_bench_open(&b);
     assert_int_equal(disk_range(&b, VIRTIO_BLK_T_WRITE_ZEROES, 9, 6, 0), OK);
     disk_image_read(seen, 8, 8);
-    assert_sector(seen, 8);
+    disk_assert_sector(seen, 8);
     assert_zero(seen + 512, 6 * 512);
-    assert_sector(seen + 7 * 512, 15);
+    disk_assert_sector(seen + 7 * 512, 15);
 
     assert_int_equal(stat(DISK_IMAGE, &before), 0);
     assert_int_equal(
@@ -249,12 +238,12 @@ static void discarded_and_zeroed_sectors_read_as_zeros(void **state)
         OK);
     disk_image_read(seen, 2040, 16);
     assert_zero(seen, 8 * 512);
-    assert_sector(seen + 8 * 512, 2048);
+    disk_assert_sector(seen + 8 * 512, 2048);
     if (virtio_driver_offered(&b.d) & BIT(VIRTIO_BLK_F_DISCARD)) {
         assert_int_equal(disk_range(&b, VIRTIO_BLK_T_DISCARD, 2048, 1024, 0), OK);
         disk_image_read(seen, 3064, 16);
         assert_zero(seen, 8 * 512);
-        assert_sector(seen + 8 * 512, 3072);
+        disk_assert_sector(seen + 8 * 512, 3072);
         assert_int_equal(stat(DISK_IMAGE, &after), 0);
         assert_int_equal(before.st_blocks - after.st_blocks, 2048);
     }
@@ -326,7 +315,7 @@ static void what_makes_no_sense_is_refused_and_does_nothing(void **state)
     uint64_t data = virtio_machine_alloc(&b.m, 1024);
     bool discards = virtio_driver_offered(&b.d) & BIT(VIRTIO_BLK_F_DISCARD);
     for (size_t i = 0; i < sizeof(wrong_requests) / sizeof(wrong_requests[0]); i++) {
-        memset(at(&b, data, 1024), 0xcc, 1024);
+        memset(disk_at(&b, data, 1024), 0xcc, 1024);
         uint8_t status = disk_request(&b, wrong_requests[i].type, wrong_requests[i].sector, data,
                                       wrong_requests[i].bytes, &written);
         if (wrong_requests[i].type == VIRTIO_BLK_T_DISCARD && !discards)
@@ -337,7 +326,7 @@ static void what_makes_no_sense_is_refused_and_does_nothing(void **state)
             continue;
         /* What it says it wrote it wrote: nothing of the host's or the image's. */
         assert_int_equal(written, wrong_requests[i].bytes + 1);
-        assert_zero(at(&b, data, wrong_requests[i].bytes), wrong_requests[i].bytes);
+        assert_zero(disk_at(&b, data, wrong_requests[i].bytes), wrong_requests[i].bytes);
     }
     for (size_t i = 0; i < sizeof(wrong_ranges) / sizeof(wrong_ranges[0]); i++) {
         if (wrong_ranges[i].type == VIRTIO_BLK_T_DISCARD && !discards)
@@ -364,13 +353,13 @@ static void a_request_without_a_whole_header_is_refused(void **state)
     const struct virtio_buffer less[] = {{disk_header(&b, VIRTIO_BLK_T_IN, 0), 15, false},
                                          {data, 513, true}};
 
-    memset(at(&b, data, 513), 0xee, 513);
+    memset(disk_at(&b, data, 513), 0xee, 513);
     assert_int_equal(virtio_driver_request(&b.d, 0, nothing, 1), 513);
-    assert_zero(at(&b, data, 512), 512);
-    assert_int_equal(*(uint8_t *)at(&b, data + 512, 1), IOERR);
-    memset(at(&b, data, 513), 0xee, 513);
+    assert_zero(disk_at(&b, data, 512), 512);
+    assert_int_equal(*(uint8_t *)disk_at(&b, data + 512, 1), IOERR);
+    memset(disk_at(&b, data, 513), 0xee, 513);
     assert_int_equal(virtio_driver_request(&b.d, 0, less, 2), 513);
-    assert_int_equal(*(uint8_t *)at(&b, data + 512, 1), IOERR);
+    assert_int_equal(*(uint8_t *)disk_at(&b, data + 512, 1), IOERR);
     disk_bench_fini(&b);
 }
 
@@ -411,7 +400,7 @@ static void a_disk_to_read_is_not_written(void **state)
         assert_int_equal(disk_range(&b, VIRTIO_BLK_T_WRITE_ZEROES, 0, 8, 0), IOERR);
         assert_int_equal(disk_request(&b, VIRTIO_BLK_T_FLUSH, 0, 0, 0, NULL), OK);
         assert_int_equal(disk_request(&b, VIRTIO_BLK_T_IN, 5, data, 512, NULL), OK);
-        assert_sector(at(&b, data, 512), 5);
+        disk_assert_sector(disk_at(&b, data, 512), 5);
     }
     assert_untouched();
     disk_bench_fini(&b);

@@ -24,17 +24,6 @@
 #define IOERR VIRTIO_BLK_S_IOERR
 #define MS UINT64_C(1000000)
 
-static void *at(struct disk_bench *b, uint64_t gpa, uint64_t bytes)
-{
-    return virtio_machine_at(&b->m, gpa, bytes);
-}
-
-static void assert_sector(const uint8_t *data, uint64_t sector)
-{
-    for (unsigned i = 0; i < 512; i++)
-        assert_int_equal(data[i], disk_byte(sector, i));
-}
-
 /* Many at once */
 
 #define QUEUES 4
@@ -56,14 +45,14 @@ static void queue_random(struct disk_bench *b, unsigned queue, struct asked *r, 
     static const uint32_t types[] = {VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_OUT,
                                      VIRTIO_BLK_T_IN, VIRTIO_BLK_T_FLUSH};
     struct virtio_blk_outhdr header;
-    uint8_t *data = at(b, r->data, SLOT * 512);
+    uint8_t *data = disk_at(b, r->data, SLOT * 512);
 
     r->type = types[rand() % 5];
     r->sectors = r->type == VIRTIO_BLK_T_FLUSH ? 0 : 1 + (unsigned)rand() % SLOT;
     r->sector = r->sectors ? slot * SLOT + (unsigned)rand() % (SLOT - r->sectors + 1) : 0;
     header = (struct virtio_blk_outhdr){.type = r->type, .sector = r->sector};
-    memcpy(at(b, r->header, 16), &header, sizeof(header));
-    *(uint8_t *)at(b, r->status, 1) = 0xee;
+    memcpy(disk_at(b, r->header, 16), &header, sizeof(header));
+    *(uint8_t *)disk_at(b, r->status, 1) = 0xee;
     memset(data, 0x5a, SLOT * 512);
     if (r->type == VIRTIO_BLK_T_OUT) {
         for (unsigned i = 0; i < r->sectors * 512; i++)
@@ -97,9 +86,9 @@ static void take_all(struct disk_bench *b, unsigned queue, struct asked *request
             r++;
         assert_true(r < requests + DEPTH);
         r->busy = false;
-        assert_int_equal(*(uint8_t *)at(b, r->status, 1), OK);
+        assert_int_equal(*(uint8_t *)disk_at(b, r->status, 1), OK);
         if (r->type == VIRTIO_BLK_T_IN)
-            assert_memory_equal(at(b, r->data, SLOT * 512), shadow + r->sector * 512,
+            assert_memory_equal(disk_at(b, r->data, SLOT * 512), shadow + r->sector * 512,
                                 r->sectors * 512);
     }
 }
@@ -146,16 +135,6 @@ static void random_requests_on_all_queues_leave_what_a_shadow_copy_says(void **s
     }
 }
 
-/* So many reads of sector 0, not kicked. All share their buffers. */
-static void add_reads(struct disk_bench *b, unsigned queue, unsigned count, uint64_t data)
-{
-    const struct virtio_buffer buffers[] = {
-        {disk_header(b, VIRTIO_BLK_T_IN, 0), 16, false}, {data, 512, true}, {b->status, 1, true}};
-
-    for (unsigned i = 0; i < count; i++)
-        (void)virtio_driver_add_indirect(&b->d, queue, buffers, 3);
-}
-
 static void one_interrupt_tells_of_a_whole_batch(void **state)
 {
     struct disk_bench b;
@@ -165,7 +144,7 @@ static void one_interrupt_tells_of_a_whole_batch(void **state)
     b.params.cache = BLOCK_CACHE_WRITEBACK; /* reads complete when they are submitted */
     disk_bench_create(&b);
     disk_bench_start(&b, ~BIT(VIRTIO_F_EVENT_IDX));
-    add_reads(&b, 0, 200, virtio_machine_alloc(&b.m, 512));
+    disk_add_reads(&b, 0, 200, virtio_machine_alloc(&b.m, 512));
     virtio_driver_kick(&b.d, 0);
     for (unsigned i = 0; i < 200; i++)
         assert_int_equal(virtio_driver_wait(&b.d, 0, NULL), 513);
@@ -187,14 +166,14 @@ static void more_requests_than_the_disk_takes_at_once_wait_their_turn(void **sta
     disk_bench_start(&b, UINT64_MAX);
     uint64_t data = virtio_machine_alloc(&b.m, 512);
     for (unsigned q = 0; q < 8; q++) {
-        add_reads(&b, q, 256, data);
+        disk_add_reads(&b, q, 256, data);
         virtio_driver_kick(&b.d, q);
     }
     for (unsigned q = 0; q < 8; q++)
         for (unsigned i = 0; i < 256; i++)
             assert_int_equal(virtio_driver_wait(&b.d, q, NULL), 513);
     assert_int_equal(b.asked[BLOCK_READ], 2048);
-    assert_sector(at(&b, data, 512), 0);
+    disk_assert_sector(disk_at(&b, data, 512), 0);
     disk_bench_fini(&b);
 }
 
@@ -212,11 +191,11 @@ static void an_error_of_the_host_reaches_the_guest_and_is_over_then(void **state
     for (unsigned i = 0; i < 2; i++) {
         b.faulty_op = BLOCK_WRITE;
         b.fault = errors[i];
-        memset(at(&b, data, 512), 0xcc, 512);
+        memset(disk_at(&b, data, 512), 0xcc, 512);
         assert_int_equal(disk_request(&b, VIRTIO_BLK_T_OUT, 3, data, 512, NULL), IOERR);
         b.faulty_op = BLOCK_READ;
         assert_int_equal(disk_request(&b, VIRTIO_BLK_T_IN, 3, data, 512, NULL), IOERR);
-        assert_int_equal(((uint8_t *)at(&b, data, 512))[511], 0); /* of the image, nothing */
+        assert_int_equal(((uint8_t *)disk_at(&b, data, 512))[511], 0); /* of the image, nothing */
         b.faulty_op = BLOCK_FLUSH;
         assert_int_equal(disk_request(&b, VIRTIO_BLK_T_FLUSH, 0, 0, 0, NULL), IOERR);
         b.faulty_op = BLOCK_WRITE_ZEROES;
@@ -227,9 +206,9 @@ static void an_error_of_the_host_reaches_the_guest_and_is_over_then(void **state
     }
     b.fault = 0;
     disk_image_read(seen, 3, 1);
-    assert_sector(seen, 3); /* what was refused was not written */
+    disk_assert_sector(seen, 3); /* what was refused was not written */
     assert_int_equal(disk_request(&b, VIRTIO_BLK_T_IN, 3, data, 512, NULL), OK);
-    assert_sector(at(&b, data, 512), 3);
+    disk_assert_sector(disk_at(&b, data, 512), 3);
     disk_bench_fini(&b);
 }
 
@@ -244,7 +223,7 @@ static void a_read_that_comes_back_short_is_whole_for_the_guest(void **state)
     b.fault = BLOCK_FAULT_SHORT;
     assert_int_equal(disk_request(&b, VIRTIO_BLK_T_IN, 64, data, 65536, NULL), OK);
     for (unsigned i = 0; i < 128; i++)
-        assert_sector(at(&b, data + i * 512, 512), 64 + i);
+        disk_assert_sector(disk_at(&b, data + i * 512, 512), 64 + i);
     disk_bench_fini(&b);
 }
 
@@ -275,10 +254,9 @@ static void a_pause_ends_when_nothing_is_in_flight(void **state)
     disk_bench_start(&b, ~BIT(VIRTIO_F_EVENT_IDX));
     uint64_t data = virtio_machine_alloc(&b.m, 512);
     b.delay_ns = 50 * MS;
-    add_reads(&b, 0, 10, data);
+    disk_add_reads(&b, 0, 10, data);
     virtio_driver_kick(&b.d, 0);
-    for (int i = 0; i < 5000 && b.asked[BLOCK_READ] == 0; i++)
-        usleep(1000);
+    disk_wait_asked(&b, BLOCK_READ);
     device_pause(b.dev);
     device_pause(b.dev);
     while (virtio_driver_take(&b.d, 0, NULL, NULL))
@@ -287,15 +265,15 @@ static void a_pause_ends_when_nothing_is_in_flight(void **state)
     assert_int_equal(virtio_driver_interrupts(&b.d, 1), 0);
 
     b.delay_ns = 0;
-    memset(at(&b, data, 512), 0xee, 512);
-    add_reads(&b, 0, 1, data);
+    memset(disk_at(&b, data, 512), 0xee, 512);
+    disk_add_reads(&b, 0, 1, data);
     virtio_driver_kick(&b.d, 0);
     usleep(30000);
     assert_false(virtio_driver_take(&b.d, 0, NULL, NULL));
     assert_int_equal(b.asked[BLOCK_READ], 10);
     device_resume(b.dev);
     assert_int_equal(virtio_driver_wait(&b.d, 0, NULL), 513);
-    assert_sector(at(&b, data, 512), 0);
+    disk_assert_sector(disk_at(&b, data, 512), 0);
     assert_true(virtio_driver_interrupts(&b.d, 1) > 0);
     disk_bench_fini(&b);
 }
@@ -308,15 +286,14 @@ static void after_a_reset_nothing_more_is_written_to_the_guest(void **state)
     (void)state;
     disk_bench_open(&b);
     b.delay_ns = 30 * MS;
-    add_reads(&b, 0, 20, virtio_machine_alloc(&b.m, 512));
+    disk_add_reads(&b, 0, 20, virtio_machine_alloc(&b.m, 512));
     virtio_driver_kick(&b.d, 0);
-    for (int i = 0; i < 5000 && b.asked[BLOCK_READ] == 0; i++)
-        usleep(1000);
+    disk_wait_asked(&b, BLOCK_READ);
     virtio_driver_set_status(&b.d, VIRTIO_CONFIG_S_FAILED);
     virtio_driver_reset(&b.d);
-    memcpy(before, at(&b, 0, VIRTIO_RAM_LOW), VIRTIO_RAM_LOW);
+    memcpy(before, disk_at(&b, 0, VIRTIO_RAM_LOW), VIRTIO_RAM_LOW);
     usleep(60000);
-    assert_memory_equal(at(&b, 0, VIRTIO_RAM_LOW), before, VIRTIO_RAM_LOW);
+    assert_memory_equal(disk_at(&b, 0, VIRTIO_RAM_LOW), before, VIRTIO_RAM_LOW);
     b.delay_ns = 0;
     disk_bench_start(&b, UINT64_MAX);
     assert_int_equal(disk_request(&b, VIRTIO_BLK_T_FLUSH, 0, 0, 0, NULL), OK);
@@ -330,7 +307,7 @@ static void a_disk_goes_while_requests_are_in_flight(void **state)
     (void)state;
     disk_bench_open(&b);
     b.delay_ns = 10 * MS;
-    add_reads(&b, 0, 100, virtio_machine_alloc(&b.m, 512));
+    disk_add_reads(&b, 0, 100, virtio_machine_alloc(&b.m, 512));
     virtio_driver_kick(&b.d, 0);
     disk_bench_fini(&b);
 }
@@ -434,7 +411,7 @@ static void works(void *opaque, struct virtio_driver *d)
     data[512] = 0xee;
     assert_int_equal(virtio_driver_request(d, 0, buffers, 2), 513);
     assert_int_equal(data[512], OK);
-    assert_sector(data, 9);
+    disk_assert_sector(data, 9);
 }
 
 static unsigned read_header(void *opaque, uint8_t header[64])

@@ -17,27 +17,6 @@
 #define OK VIRTIO_BLK_S_OK
 #define MS UINT64_C(1000000)
 
-static void *at(struct disk_bench *b, uint64_t gpa, uint64_t bytes)
-{
-    return virtio_machine_at(&b->m, gpa, bytes);
-}
-
-static void assert_sector(const uint8_t *data, uint64_t sector)
-{
-    for (unsigned i = 0; i < 512; i++)
-        assert_int_equal(data[i], disk_byte(sector, i));
-}
-
-/* So many reads of sector 0, not kicked. All share their buffers. */
-static void add_reads(struct disk_bench *b, unsigned queue, unsigned count, uint64_t data)
-{
-    const struct virtio_buffer buffers[] = {
-        {disk_header(b, VIRTIO_BLK_T_IN, 0), 16, false}, {data, 512, true}, {b->status, 1, true}};
-
-    for (unsigned i = 0; i < count; i++)
-        (void)virtio_driver_add_indirect(&b->d, queue, buffers, 3);
-}
-
 /* The image after the disk was made durable, with requests under way when that was asked for. */
 static void a_sync_waits_for_what_is_under_way_and_flushes(void **state)
 {
@@ -49,20 +28,19 @@ static void a_sync_waits_for_what_is_under_way_and_flushes(void **state)
     (void)state;
     disk_bench_open(&b);
     uint64_t data = virtio_machine_alloc(&b.m, 512);
-    memset(at(&b, data, 512), 0xcc, 512);
+    memset(disk_at(&b, data, 512), 0xcc, 512);
     buffers[0] = (struct virtio_buffer){disk_header(&b, VIRTIO_BLK_T_OUT, 5), 16, false};
     buffers[1] = (struct virtio_buffer){data, 512, false};
     buffers[2] = (struct virtio_buffer){b.status, 1, true};
     b.delay_ns = 50 * MS;
     virtio_driver_add(&b.d, 0, buffers, 3);
     virtio_driver_kick(&b.d, 0);
-    for (int i = 0; i < 5000 && b.asked[BLOCK_WRITE] == 0; i++)
-        usleep(1000);
+    disk_wait_asked(&b, BLOCK_WRITE);
     assert_int_equal(virtio_blk_sync(b.dev, &err), 0);
     assert_int_equal(b.asked[BLOCK_FLUSH], 1);
     assert_true(virtio_driver_take(&b.d, 0, NULL, NULL));
     disk_image_read(seen, 5, 1);
-    assert_memory_equal(seen, at(&b, data, 512), 512);
+    assert_memory_equal(seen, disk_at(&b, data, 512), 512);
 
     device_pause(b.dev);
     assert_int_equal(virtio_blk_sync(b.dev, &err), 0);
@@ -121,7 +99,7 @@ static void requests_under_way_are_answered_before_the_state_is_taken(void **sta
     disk_bench_open(&b);
     uint64_t data = virtio_machine_alloc(&b.m, 512);
     b.delay_ns = 50 * MS;
-    add_reads(&b, 0, 10, data);
+    disk_add_reads(&b, 0, 10, data);
     virtio_driver_kick(&b.d, 0);
     for (int i = 0; i < 5000 && b.asked[BLOCK_READ] < 10; i++)
         usleep(1000);
@@ -130,7 +108,7 @@ static void requests_under_way_are_answered_before_the_state_is_taken(void **sta
     for (unsigned i = 0; i < 10; i++)
         assert_true(virtio_driver_take(&b.d, 0, NULL, NULL));
     assert_false(virtio_driver_take(&b.d, 0, NULL, NULL));
-    assert_sector(at(&b, data, 512), 0);
+    disk_assert_sector(disk_at(&b, data, 512), 0);
     assert_int_equal(virtio_driver_interrupts(&b.d, 1), 0);
     device_resume(b.dev); /* and now the driver hears of it */
     assert_true(virtio_driver_interrupts(&b.d, 1) > 0);
@@ -148,14 +126,14 @@ static void requests_that_nobody_has_served_yet_travel_in_the_ring(void **state)
     disk_bench_open(&b);
     uint64_t data = virtio_machine_alloc(&b.m, 512);
     device_pause(b.dev);
-    add_reads(&b, 0, 10, data);
+    disk_add_reads(&b, 0, 10, data);
     virtio_driver_kick(&b.d, 0);
     move(&b);
     assert_int_equal(b.asked[BLOCK_READ], 0);
     device_resume(b.dev);
     for (unsigned i = 0; i < 10; i++)
         assert_int_equal(virtio_driver_wait(&b.d, 0, NULL), 513);
-    assert_sector(at(&b, data, 512), 0);
+    disk_assert_sector(disk_at(&b, data, 512), 0);
     disk_bench_fini(&b);
 }
 

@@ -144,3 +144,29 @@ uint8_t disk_range(struct disk_bench *b, uint32_t type, uint64_t sector, uint32_
     memcpy(virtio_machine_at(&b->m, gpa, sizeof(range)), &range, sizeof(range));
     return disk_request(b, type, 0, gpa, sizeof(range), NULL);
 }
+
+void *disk_at(struct disk_bench *b, uint64_t gpa, uint64_t bytes)
+{
+    return virtio_machine_at(&b->m, gpa, bytes);
+}
+
+void disk_assert_sector(const uint8_t *data, uint64_t sector)
+{
+    for (unsigned i = 0; i < 512; i++)
+        assert_int_equal(data[i], disk_byte(sector, i));
+}
+
+void disk_add_reads(struct disk_bench *b, unsigned queue, unsigned count, uint64_t data)
+{
+    const struct virtio_buffer buffers[] = {
+        {disk_header(b, VIRTIO_BLK_T_IN, 0), 16, false}, {data, 512, true}, {b->status, 1, true}};
+
+    for (unsigned i = 0; i < count; i++)
+        (void)virtio_driver_add_indirect(&b->d, queue, buffers, 3);
+}
+
+void disk_wait_asked(struct disk_bench *b, enum block_op op)
+{
+    for (int i = 0; i < 5000 && b->asked[op] == 0; i++)
+        usleep(1000);
+}

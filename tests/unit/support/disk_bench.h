@@ -50,4 +50,13 @@ uint8_t disk_request(struct disk_bench *b, uint32_t type, uint64_t sector, uint6
 uint8_t disk_range(struct disk_bench *b, uint32_t type, uint64_t sector, uint32_t sectors,
                    uint32_t flags);
 
+/* These bytes of guest memory; and data is sector n as disk_image_create() made it. */
+void *disk_at(struct disk_bench *b, uint64_t gpa, uint64_t bytes);
+void disk_assert_sector(const uint8_t *data, uint64_t sector);
+
+/* So many reads of sector 0, not kicked. All share their buffers. */
+void disk_add_reads(struct disk_bench *b, unsigned queue, unsigned count, uint64_t data);
+/* Until the image was asked for the first operation of this kind: it is in flight, or done. */
+void disk_wait_asked(struct disk_bench *b, enum block_op op);
+
 #endif
