@@ -9,77 +9,22 @@
 
 #include <cmocka.h>
 
-#include "fake_function.h"
-#include "vmrun/log.h"
-
-#define SLOT 3
-
-static struct fixture {
-    struct fake_platform fake;
-    struct device *host, *dev, *other;
-    struct fake_function *fun;
-    struct error err;
-} f;
-
-static int setup(void **state)
-{
-    (void)state;
-    memset(&f, 0, sizeof(f));
-    log_set_level(LOG_LEVEL_ERROR);
-    fake_platform_init(&f.fake);
-    if (fake_host_create(&f.fake.platform, &f.host, &f.err) < 0 ||
-        fake_function_create(&f.fake.platform, f.host, SLOT, &f.dev, &f.err) < 0)
-        return -1;
-    f.fun = fake_function_of(f.dev);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    device_destroy(f.other);
-    device_destroy(f.dev);
-    device_destroy(f.host);
-    assert_int_equal(f.fake.map_count, 0);
-    assert_int_equal(f.fake.msi_count, 0);
-    return 0;
-}
-
-static struct fake_function *plug_other(int slot)
-{
-    assert_int_equal(fake_function_create(&f.fake.platform, f.host, slot, &f.other, &f.err), 0);
-    return fake_function_of(f.other);
-}
-
-static uint32_t get(unsigned offset, unsigned size)
-{
-    return (uint32_t)fake_config_read(&f.fake, SLOT, offset, size);
-}
-
-static void set(unsigned offset, unsigned size, uint32_t value)
-{
-    fake_config_write(&f.fake, SLOT, offset, size, value);
-}
-
-static bool mapped(uint64_t address)
-{
-    return fake_is_mapped(&f.fake, BUS_MMIO, address, 4);
-}
+#include "pci_bench.h"
 
 static void ones_written_to_a_bar_tell_its_size(void **state)
 {
     (void)state;
-    set(PCI_BASE_ADDRESS_0, 4, 0xffffffff);
-    assert_int_equal(get(PCI_BASE_ADDRESS_0, 4), 0xfffff000);
-    set(PCI_BASE_ADDRESS_2, 4, 0xffffffff);
-    set(PCI_BASE_ADDRESS_3, 4, 0xffffffff);
-    assert_int_equal(get(PCI_BASE_ADDRESS_2, 4), 0xffffc00c);
-    assert_int_equal(get(PCI_BASE_ADDRESS_3, 4), 0xffffffff);
-    set(PCI_BASE_ADDRESS_4, 4, 0xffffffff);
-    set(PCI_ROM_ADDRESS, 4, 0xffffffff);
-    assert_int_equal(get(PCI_BASE_ADDRESS_4, 4), 0);
-    assert_int_equal(get(PCI_ROM_ADDRESS, 4), 0);
-    assert_int_equal(f.fun->moves, 0);
+    bench_set(PCI_BASE_ADDRESS_0, 4, 0xffffffff);
+    assert_int_equal(bench_get(PCI_BASE_ADDRESS_0, 4), 0xfffff000);
+    bench_set(PCI_BASE_ADDRESS_2, 4, 0xffffffff);
+    bench_set(PCI_BASE_ADDRESS_3, 4, 0xffffffff);
+    assert_int_equal(bench_get(PCI_BASE_ADDRESS_2, 4), 0xffffc00c);
+    assert_int_equal(bench_get(PCI_BASE_ADDRESS_3, 4), 0xffffffff);
+    bench_set(PCI_BASE_ADDRESS_4, 4, 0xffffffff);
+    bench_set(PCI_ROM_ADDRESS, 4, 0xffffffff);
+    assert_int_equal(bench_get(PCI_BASE_ADDRESS_4, 4), 0);
+    assert_int_equal(bench_get(PCI_ROM_ADDRESS, 4), 0);
+    assert_int_equal(bench.fun->moves, 0);
 }
 
 static void every_slot_has_addresses_of_its_own_from_the_start(void **state)
@@ -87,79 +32,83 @@ static void every_slot_has_addresses_of_its_own_from_the_start(void **state)
     struct device *devs[PCI_SLOTS] = {0};
 
     (void)state;
-    device_destroy(f.dev);
-    f.dev = NULL;
+    device_destroy(bench.dev);
+    bench.dev = NULL;
     for (unsigned slot = 1; slot < PCI_SLOTS; slot++) {
-        assert_int_equal(fake_function_create(&f.fake.platform, f.host, -1, &devs[slot], &f.err),
-                         0);
+        assert_int_equal(
+            fake_function_create(&bench.fake.platform, bench.host, -1, &devs[slot], &bench.err), 0);
         assert_int_equal(fake_function_of(devs[slot])->pci.slot, slot);
-        fake_config_write(&f.fake, slot, PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+        fake_config_write(&bench.fake, slot, PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
     }
-    assert_int_equal(f.fake.map_count, 3 + 3 * 31);
+    assert_int_equal(bench.fake.map_count, 3 + 3 * 31);
     for (unsigned slot = 1; slot < PCI_SLOTS; slot++)
         device_destroy(devs[slot]);
 }
 
 static void a_slots_addresses_do_not_depend_on_the_others(void **state)
 {
-    uint64_t low = fake_bar(&f.fake, SLOT, 0), high = fake_bar(&f.fake, SLOT, FAKE_BAR_LARGE);
+    uint64_t low = fake_bar(&bench.fake, BENCH_SLOT, 0),
+             high = fake_bar(&bench.fake, BENCH_SLOT, FAKE_BAR_LARGE);
 
     (void)state;
-    plug_other(-1);
-    device_destroy(f.dev);
-    assert_int_equal(fake_function_create(&f.fake.platform, f.host, SLOT, &f.dev, &f.err), 0);
-    assert_int_equal(fake_bar(&f.fake, SLOT, 0), low);
-    assert_int_equal(fake_bar(&f.fake, SLOT, FAKE_BAR_LARGE), high);
-    assert_int_equal(low, FAKE_WINDOW32 + SLOT * (FAKE_WINDOW32_SIZE / 32));
-    assert_int_equal(high, FAKE_WINDOW64 + SLOT * (FAKE_WINDOW64_SIZE / 32));
-    assert_int_equal(get(PCI_INTERRUPT_LINE, 1), FAKE_INTA + 3);
-    assert_int_equal(get(PCI_INTERRUPT_PIN, 1), 1);
+    bench_plug(-1);
+    device_destroy(bench.dev);
+    assert_int_equal(
+        fake_function_create(&bench.fake.platform, bench.host, BENCH_SLOT, &bench.dev, &bench.err),
+        0);
+    assert_int_equal(fake_bar(&bench.fake, BENCH_SLOT, 0), low);
+    assert_int_equal(fake_bar(&bench.fake, BENCH_SLOT, FAKE_BAR_LARGE), high);
+    assert_int_equal(low, FAKE_WINDOW32 + BENCH_SLOT * (FAKE_WINDOW32_SIZE / 32));
+    assert_int_equal(high, FAKE_WINDOW64 + BENCH_SLOT * (FAKE_WINDOW64_SIZE / 32));
+    assert_int_equal(bench_get(PCI_INTERRUPT_LINE, 1), FAKE_INTA + 3);
+    assert_int_equal(bench_get(PCI_INTERRUPT_PIN, 1), 1);
 }
 
 static void the_command_register_switches_the_bars(void **state)
 {
-    uint64_t low = fake_bar(&f.fake, SLOT, 0), high = fake_bar(&f.fake, SLOT, FAKE_BAR_LARGE);
+    uint64_t low = fake_bar(&bench.fake, BENCH_SLOT, 0),
+             high = fake_bar(&bench.fake, BENCH_SLOT, FAKE_BAR_LARGE);
 
     (void)state;
-    assert_int_equal(get(PCI_COMMAND, 2), 0);
-    assert_false(mapped(low));
-    set(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
-    fake_write(&f.fake, BUS_MMIO, low + 4, 4, 0xabcd);
-    assert_int_equal(fake_read(&f.fake, BUS_MMIO, low + 4, 4), 0xabcd);
-    assert_int_equal(fake_read(&f.fake, BUS_MMIO, high + 0x3ff8, 8), 0x3ff8);
-    assert_int_equal(f.fun->bar_at[0], low);
-    assert_int_equal(f.fun->bar_at[FAKE_BAR_LARGE], high);
-    assert_int_equal(f.fun->moves, 3);
+    assert_int_equal(bench_get(PCI_COMMAND, 2), 0);
+    assert_false(bench_is_mapped(low));
+    bench_set(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+    fake_write(&bench.fake, BUS_MMIO, low + 4, 4, 0xabcd);
+    assert_int_equal(fake_read(&bench.fake, BUS_MMIO, low + 4, 4), 0xabcd);
+    assert_int_equal(fake_read(&bench.fake, BUS_MMIO, high + 0x3ff8, 8), 0x3ff8);
+    assert_int_equal(bench.fun->bar_at[0], low);
+    assert_int_equal(bench.fun->bar_at[FAKE_BAR_LARGE], high);
+    assert_int_equal(bench.fun->moves, 3);
 
-    set(PCI_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
-    assert_int_equal(f.fun->moves, 3);
-    set(PCI_COMMAND, 2, 0);
-    assert_false(mapped(low));
-    assert_false(mapped(high));
-    assert_int_equal(f.fun->bar_at[0], 0);
-    assert_int_equal(f.fun->moves, 6);
+    bench_set(PCI_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+    assert_int_equal(bench.fun->moves, 3);
+    bench_set(PCI_COMMAND, 2, 0);
+    assert_false(bench_is_mapped(low));
+    assert_false(bench_is_mapped(high));
+    assert_int_equal(bench.fun->bar_at[0], 0);
+    assert_int_equal(bench.fun->moves, 6);
 }
 
 static void a_bar_moves_with_its_register(void **state)
 {
-    uint64_t low = fake_bar(&f.fake, SLOT, 0), to = FAKE_WINDOW32 + 0x1ff00000;
-    uint64_t msix = fake_bar(&f.fake, SLOT, FAKE_BAR_MSIX);
+    uint64_t low = fake_bar(&bench.fake, BENCH_SLOT, 0), to = FAKE_WINDOW32 + 0x1ff00000;
+    uint64_t msix = fake_bar(&bench.fake, BENCH_SLOT, FAKE_BAR_MSIX);
 
     (void)state;
-    set(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
-    f.fun->moves = 0;
-    fake_set_bar(&f.fake, SLOT, 0, to);
-    assert_false(mapped(low));
-    assert_true(mapped(to));
-    assert_true(mapped(msix)); /* the others stay where they are */
-    assert_int_equal(f.fun->bar_at[0], to);
-    assert_int_equal(f.fun->moves, 2); /* down, and up again */
+    bench_set(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+    bench.fun->moves = 0;
+    fake_set_bar(&bench.fake, BENCH_SLOT, 0, to);
+    assert_false(bench_is_mapped(low));
+    assert_true(bench_is_mapped(to));
+    assert_true(bench_is_mapped(msix)); /* the others stay where they are */
+    assert_int_equal(bench.fun->bar_at[0], to);
+    assert_int_equal(bench.fun->moves, 2); /* down, and up again */
 
     /* A wide one moves by halves; on its way it is where nothing decodes it. */
-    fake_set_bar(&f.fake, SLOT, FAKE_BAR_LARGE, FAKE_WINDOW32 + 0x10000000);
-    assert_int_equal(fake_read(&f.fake, BUS_MMIO, FAKE_WINDOW32 + 0x10000010, 4), 0x10);
-    fake_set_bar(&f.fake, SLOT, FAKE_BAR_LARGE, FAKE_WINDOW64 + 0x4000);
-    assert_int_equal(fake_read(&f.fake, BUS_MMIO, FAKE_WINDOW64 + 0x4020, 4), 0x20);
+    fake_set_bar(&bench.fake, BENCH_SLOT, FAKE_BAR_LARGE, FAKE_WINDOW32 + 0x10000000);
+    assert_int_equal(fake_read(&bench.fake, BUS_MMIO, FAKE_WINDOW32 + 0x10000010, 4), 0x10);
+    fake_set_bar(&bench.fake, BENCH_SLOT, FAKE_BAR_LARGE, FAKE_WINDOW64 + 0x4000);
+    assert_int_equal(fake_read(&bench.fake, BUS_MMIO, FAKE_WINDOW64 + 0x4020, 4), 0x20);
 }
 
 static void a_bar_outside_the_windows_is_not_decoded(void **state)
@@ -178,16 +127,16 @@ static void a_bar_outside_the_windows_is_not_decoded(void **state)
     };
 
     (void)state;
-    set(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
-    unsigned with_it = f.fake.map_count;
+    bench_set(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+    unsigned with_it = bench.fake.map_count;
     for (unsigned i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
-        fake_set_bar(&f.fake, SLOT, FAKE_BAR_LARGE, places[i]);
-        assert_int_equal(f.fake.map_count, with_it - 1);
-        assert_int_equal(f.fun->bar_at[FAKE_BAR_LARGE], 0);
+        fake_set_bar(&bench.fake, BENCH_SLOT, FAKE_BAR_LARGE, places[i]);
+        assert_int_equal(bench.fake.map_count, with_it - 1);
+        assert_int_equal(bench.fun->bar_at[FAKE_BAR_LARGE], 0);
     }
-    fake_set_bar(&f.fake, SLOT, FAKE_BAR_LARGE,
+    fake_set_bar(&bench.fake, BENCH_SLOT, FAKE_BAR_LARGE,
                  FAKE_WINDOW64 + FAKE_WINDOW64_SIZE - FAKE_BAR_LARGE_SIZE);
-    assert_int_equal(f.fake.map_count, with_it);
+    assert_int_equal(bench.fake.map_count, with_it);
 }
 
 static void of_two_bars_at_one_place_the_lower_one_has_it(void **state)
@@ -195,34 +144,34 @@ static void of_two_bars_at_one_place_the_lower_one_has_it(void **state)
     uint64_t place = FAKE_WINDOW32 + 0x100000;
 
     (void)state;
-    set(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
-    fake_set_bar(&f.fake, SLOT, FAKE_BAR_LARGE, place);
-    fake_set_bar(&f.fake, SLOT, 0, place + 0x1000);
-    assert_int_equal(f.fun->bar_at[0], place + 0x1000);
-    assert_int_equal(f.fun->bar_at[FAKE_BAR_LARGE], 0);
-    assert_false(mapped(place));
+    bench_set(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+    fake_set_bar(&bench.fake, BENCH_SLOT, FAKE_BAR_LARGE, place);
+    fake_set_bar(&bench.fake, BENCH_SLOT, 0, place + 0x1000);
+    assert_int_equal(bench.fun->bar_at[0], place + 0x1000);
+    assert_int_equal(bench.fun->bar_at[FAKE_BAR_LARGE], 0);
+    assert_false(bench_is_mapped(place));
 
-    fake_set_bar(&f.fake, SLOT, 0, place + 0x4000);
-    assert_int_equal(f.fun->bar_at[FAKE_BAR_LARGE], place);
-    assert_int_equal(f.fun->bar_at[0], place + 0x4000);
+    fake_set_bar(&bench.fake, BENCH_SLOT, 0, place + 0x4000);
+    assert_int_equal(bench.fun->bar_at[FAKE_BAR_LARGE], place);
+    assert_int_equal(bench.fun->bar_at[0], place + 0x4000);
 }
 
 static void of_two_functions_at_one_place_the_first_has_it(void **state)
 {
-    struct fake_function *other = plug_other(7);
-    uint64_t place = fake_bar(&f.fake, SLOT, 0);
+    struct fake_function *other = bench_plug(7);
+    uint64_t place = fake_bar(&bench.fake, BENCH_SLOT, 0);
 
     (void)state;
-    set(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
-    fake_config_write(&f.fake, 7, PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
-    fake_set_bar(&f.fake, 7, 0, place);
+    bench_set(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+    fake_config_write(&bench.fake, 7, PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+    fake_set_bar(&bench.fake, 7, 0, place);
     assert_int_equal(other->bar_at[0], 0);
-    assert_int_equal(f.fun->bar_at[0], place);
-    fake_write(&f.fake, BUS_MMIO, place, 4, 1);
-    assert_int_equal(f.fun->registers[0], 1);
+    assert_int_equal(bench.fun->bar_at[0], place);
+    fake_write(&bench.fake, BUS_MMIO, place, 4, 1);
+    assert_int_equal(bench.fun->registers[0], 1);
 
-    set(PCI_COMMAND, 2, 0);
-    fake_config_write(&f.fake, 7, PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+    bench_set(PCI_COMMAND, 2, 0);
+    fake_config_write(&bench.fake, 7, PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
     assert_int_equal(other->bar_at[0], place);
 }
 
@@ -234,14 +183,14 @@ static int plug_bars(uint64_t first, uint64_t second, bool wide, struct error *e
     const struct pci_bar bars[] = {{.size = first, .is_64 = wide}, {.size = second, .is_64 = wide}};
     struct pci_device pci = {.slot = 0};
 
-    device_init(&pci.dev, f.dev->ops, "bars");
-    pci_device_init(&pci, &f.fake.platform, &ops, &id);
+    device_init(&pci.dev, bench.dev->ops, "bars");
+    pci_device_init(&pci, &bench.fake.platform, &ops, &id);
     pci_device_add_bar(&pci, 0, &bars[0]);
     pci_device_add_bar(&pci, 2, &bars[1]);
-    int r = pci_host_plug(f.host, &pci, 5, err);
+    int r = pci_host_plug(bench.host, &pci, 5, err);
     if (r == 0)
         for (unsigned bar = 0; bar < 4; bar += 2)
-            assert_int_equal(fake_bar(&f.fake, 5, bar) % pci.bars[bar].size, 0);
+            assert_int_equal(fake_bar(&bench.fake, 5, bar) % pci.bars[bar].size, 0);
     pci_device_fini(&pci);
     device_fini(&pci.dev);
     return r;
@@ -252,30 +201,30 @@ static void bars_larger_than_a_slots_share_are_refused(void **state)
     const uint64_t share32 = FAKE_WINDOW32_SIZE / 32, share64 = FAKE_WINDOW64_SIZE / 32;
 
     (void)state;
-    assert_int_equal(plug_bars(0x1000, share32 / 2, false, &f.err), 0);
-    assert_int_equal(plug_bars(share32 / 2, share32 / 2, false, &f.err), 0);
-    assert_int_equal(plug_bars(0x1000, share32, false, &f.err), -ENOSPC);
-    assert_int_equal(plug_bars(UINT32_C(1) << 31, 0x1000, false, &f.err), -ENOSPC);
-    assert_int_equal(plug_bars(share64 / 2, share64 / 2, true, &f.err), 0);
-    assert_int_equal(plug_bars(0x1000, share64, true, &f.err), -ENOSPC);
-    assert_int_equal(plug_bars(UINT64_C(1) << 63, 0x1000, true, &f.err), -ENOSPC);
-    assert_int_equal(plug_bars(0x1000, UINT64_C(1) << 63, true, &f.err), -ENOSPC);
+    assert_int_equal(plug_bars(0x1000, share32 / 2, false, &bench.err), 0);
+    assert_int_equal(plug_bars(share32 / 2, share32 / 2, false, &bench.err), 0);
+    assert_int_equal(plug_bars(0x1000, share32, false, &bench.err), -ENOSPC);
+    assert_int_equal(plug_bars(UINT32_C(1) << 31, 0x1000, false, &bench.err), -ENOSPC);
+    assert_int_equal(plug_bars(share64 / 2, share64 / 2, true, &bench.err), 0);
+    assert_int_equal(plug_bars(0x1000, share64, true, &bench.err), -ENOSPC);
+    assert_int_equal(plug_bars(UINT64_C(1) << 63, 0x1000, true, &bench.err), -ENOSPC);
+    assert_int_equal(plug_bars(0x1000, UINT64_C(1) << 63, true, &bench.err), -ENOSPC);
 }
 
 static void a_bar_that_cannot_be_mapped_is_left_out(void **state)
 {
     (void)state;
-    f.fake.calls_until_failure = 1;
-    set(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
-    assert_true(f.fun->bar_at[FAKE_BAR_REGISTERS]);
-    assert_int_equal(f.fun->bar_at[FAKE_BAR_MSIX], 0);
-    assert_true(f.fun->bar_at[FAKE_BAR_LARGE]);
-    f.fake.calls_until_failure = -1;
-    set(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
-    assert_true(f.fun->bar_at[FAKE_BAR_MSIX]);
+    bench.fake.calls_until_failure = 1;
+    bench_set(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+    assert_true(bench.fun->bar_at[FAKE_BAR_REGISTERS]);
+    assert_int_equal(bench.fun->bar_at[FAKE_BAR_MSIX], 0);
+    assert_true(bench.fun->bar_at[FAKE_BAR_LARGE]);
+    bench.fake.calls_until_failure = -1;
+    bench_set(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+    assert_true(bench.fun->bar_at[FAKE_BAR_MSIX]);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, pci_bench_setup, pci_bench_teardown)
 
 int main(void)
 {
