@@ -8,6 +8,7 @@
  */
 #include <stdlib.h>
 
+#include "device_load.h"
 #include "fake_console.h"
 #include "fake_loop.h"
 #include "fake_platform.h"
@@ -78,26 +79,6 @@ static void build(struct board *b)
     b->paused = false;
 }
 
-static void load(struct device *dev, struct reader *program)
-{
-    size_t len = get_uint(program, 2);
-    struct reader r = {0};
-    struct writer w = {0};
-    struct error err;
-
-    len = len < program->len - program->at ? len : program->len - program->at;
-    r.data = get_bytes(program, len);
-    r.len = len;
-    if (state_load(dev->ops->state, dev, &r, &err) < 0) {
-        device_reset(dev);
-        return;
-    }
-    must(state_save(dev->ops->state, dev, &w, &err));
-    r = (struct reader){.data = w.data, .len = w.len};
-    must(state_load(dev->ops->state, dev, &r, &err));
-    free(w.data);
-}
-
 static void access_device(struct board *b, struct reader *program, bool write)
 {
     const struct fake_map *m = &b->fake.maps[get_uint(program, 1) % b->fake.map_count];
@@ -120,7 +101,7 @@ static void step(struct board *b, struct reader *program)
     struct device *dev = b->devices[(what >> 4) % DEVICES];
 
     switch (what & 15) {
-    case 0: load(dev, program); break;
+    case 0: device_load_bytes(dev, program); break;
     case 1: device_reset(dev); break;
     case 2: fake_console_type(&b->console, input, get_uint(program, 1)); break;
     case 3: fake_console_make_room(&b->console, get_uint(program, 1)); break;

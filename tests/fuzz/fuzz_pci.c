@@ -11,6 +11,7 @@
 #include <linux/pci_regs.h>
 #include <stdlib.h>
 
+#include "device_load.h"
 #include "fake_function.h"
 #include "vmrun/log.h"
 
@@ -88,26 +89,6 @@ static void check(struct board *b)
     must(b->fake.irqs[FAKE_INTA + 1].level == level);
 }
 
-static void load(struct device *dev, struct reader *program)
-{
-    size_t len = get_uint(program, 2);
-    struct reader r = {0};
-    struct writer w = {0};
-    struct error err;
-
-    len = len < program->len - program->at ? len : program->len - program->at;
-    r.data = get_bytes(program, len);
-    r.len = len;
-    if (state_load(dev->ops->state, dev, &r, &err) < 0) {
-        device_reset(dev);
-        return;
-    }
-    must(state_save(dev->ops->state, dev, &w, &err) == 0);
-    r = (struct reader){.data = w.data, .len = w.len};
-    must(state_load(dev->ops->state, dev, &r, &err) == 0);
-    free(w.data);
-}
-
 /* The state as it is, with some bytes of the device's own memory changed: well-formed and wrong. */
 static void load_spoiled(struct device *dev, struct reader *program)
 {
@@ -155,7 +136,7 @@ static void step(struct board *b, struct reader *program)
     unsigned at = (unsigned)get_uint(program, 1);
 
     switch (what & 15) {
-    case 0: load(what & 16 ? b->host : dev, program); break;
+    case 0: device_load_bytes(what & 16 ? b->host : dev, program); break;
     case 1: device_reset(what & 16 ? b->host : dev); break;
     case 2: fake_function_fire(dev, at); break;
     case 3: fake_function_intx(dev, at & 1); break;

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "device_load.h"
 #include "virtio_driver.h"
 #include "vmrun/bytes.h"
 #include "vmrun/log.h"
@@ -30,27 +31,6 @@ static void must(int r)
 {
     if (r < 0)
         abort();
-}
-
-/* Load the bytes that follow as state; what was taken must load again. */
-static void load(struct world *w, struct reader *in)
-{
-    size_t len = get_uint(in, 2);
-    struct reader r = {0};
-    struct writer out = {0};
-    struct error err;
-
-    len = len < in->len - in->at ? len : in->len - in->at;
-    r.data = get_bytes(in, len);
-    r.len = len;
-    if (state_load(w->dev->ops->state, w->dev, &r, &err) < 0) {
-        device_reset(w->dev);
-        return;
-    }
-    must(state_save(w->dev->ops->state, w->dev, &out, &err));
-    r = (struct reader){.data = out.data, .len = out.len};
-    must(state_load(w->dev->ops->state, w->dev, &r, &err));
-    free(out.data);
 }
 
 /* Its own state, with a few bytes changed: gets further than a stream from nowhere. */
@@ -110,7 +90,7 @@ static void write_memory(struct world *w, struct reader *in)
 static void step(struct world *w, struct reader *in)
 {
     switch (get_uint(in, 1) % 14) {
-    case 0: load(w, in); break;
+    case 0: device_load_bytes(w->dev, in); break;
     case 1: load_changed(w, in); break;
     case 2: device_reset(w->dev); break;
     case 3:
