@@ -7,7 +7,10 @@
  */
 #include <errno.h>
 #include <signal.h>
+#include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,10 +30,10 @@ static const struct column {
 #define NAME_MAX_BYTES 128
 
 struct report {
+    FILE *out;
     const json_t *before; /* NULL: totals */
     json_t *now;
-    double seconds;  /* between the two */
-    const char *eol; /* how a line ends: on a terminal that is refreshed it wipes the rest */
+    double seconds; /* between the two */
 };
 
 static double seconds_between(const json_t *before, const json_t *now)
@@ -82,15 +85,15 @@ static void print_plain(const struct report *r)
             width = (int)strlen(name);
     }
     if (r->before)
-        printf("%-*s %12s %15s%s", width, "", "per second", "total", r->eol);
+        fprintf(r->out, "%-*s %12s %15s\n", width, "", "per second", "total");
     json_object_foreach(counters, name, value)
     {
         if (queue_length(counters, name))
             continue;
-        printf("%-*s", width, name);
+        fprintf(r->out, "%-*s", width, name);
         if (r->before)
-            printf(" %12.1f", rate(r, name));
-        printf(" %15lld%s", json_integer_value(value), r->eol);
+            fprintf(r->out, " %12.1f", rate(r, name));
+        fprintf(r->out, " %15lld\n", json_integer_value(value));
     }
 }
 
@@ -98,15 +101,15 @@ static void print_queue(const struct report *r, const char *queue, int length, i
 {
     char name[NAME_MAX_BYTES];
 
-    printf("%-*.*s", width, length, queue);
+    fprintf(r->out, "%-*.*s", width, length, queue);
     for (size_t i = 0; i < COLUMNS; i++) {
         snprintf(name, sizeof(name), "%.*s.%s", length, queue, columns[i].name);
         if (r->before)
-            printf(" %*.1f", COLUMN_WIDTH, rate(r, name));
+            fprintf(r->out, " %*.1f", COLUMN_WIDTH, rate(r, name));
         else
-            printf(" %*lld", COLUMN_WIDTH, total(r->now, name));
+            fprintf(r->out, " %*lld", COLUMN_WIDTH, total(r->now, name));
     }
-    printf("%s", r->eol);
+    fprintf(r->out, "\n");
 }
 
 static void print_queues(const struct report *r)
@@ -125,10 +128,10 @@ static void print_queues(const struct report *r)
         return;
     if (width < (int)strlen(title))
         width = (int)strlen(title);
-    printf("%s%-*s", r->eol, width, title);
+    fprintf(r->out, "\n%-*s", width, title);
     for (size_t i = 0; i < COLUMNS; i++)
-        printf(" %*s", COLUMN_WIDTH, columns[i].title);
-    printf("%s", r->eol);
+        fprintf(r->out, " %*s", COLUMN_WIDTH, columns[i].title);
+    fprintf(r->out, "\n");
     json_object_foreach(counters, name, value)
     {
         size_t length = queue_length(counters, name);
@@ -140,27 +143,64 @@ static void print_queues(const struct report *r)
 
 static void print_totals(json_t *stats)
 {
-    const struct report r = {.now = stats, .eol = "\n"};
+    const struct report r = {.out = stdout, .now = stats};
 
     print_plain(&r);
     print_queues(&r);
 }
 
-static void print_rates(const json_t *before, json_t *now)
+/*
+ * A report over the one before, as far as the terminal reaches: a line that wraps, or one too many,
+ * would make it scroll each time.
+ */
+static void refresh(const char *text)
 {
-    bool refreshes = isatty(STDOUT_FILENO);
-    const struct report r = {
-        .before = before,
-        .now = now,
-        .seconds = seconds_between(before, now),
-        .eol = refreshes ? "\033[K\n" : "\n",
-    };
+    struct winsize size = {0};
+    unsigned lines = 0;
 
-    if (refreshes)
-        printf("\033[H");
-    print_plain(&r);
-    print_queues(&r);
-    printf("%s", refreshes ? "\033[J" : "\n");
+    (void)ioctl(STDOUT_FILENO, TIOCGWINSZ, &size); /* zeros: it does not know, and all is shown */
+    size_t width = size.ws_col ? size.ws_col : SIZE_MAX;
+    for (const char *c = text; *c; c++)
+        lines += *c == '\n';
+    unsigned shown = size.ws_row && lines >= size.ws_row ? size.ws_row - 1u : lines;
+    printf("\033[H");
+    for (unsigned i = 0; i < shown; i++) {
+        size_t len = strcspn(text, "\n");
+
+        if (i + 1 == shown && shown < lines)
+            printf("(%u more)\033[K\n", lines - i);
+        else if (len < width)
+            printf("%.*s\033[K\n", (int)len, text);
+        else
+            printf("%.*s\n", (int)width, text);
+        text += len + 1;
+    }
+    printf("\033[J");
+}
+
+static int print_rates(const json_t *before, json_t *now, struct error *err)
+{
+    struct report r = {
+        .out = stdout, .before = before, .now = now, .seconds = seconds_between(before, now)};
+    bool terminal = isatty(STDOUT_FILENO);
+    char *text = NULL;
+    size_t len;
+
+    if (terminal)
+        r.out = open_memstream(&text, &len);
+    if (r.out) {
+        print_plain(&r);
+        print_queues(&r);
+    }
+    if (!terminal) {
+        putchar('\n');
+        return 0;
+    }
+    if (!r.out || fclose(r.out) != 0)
+        return error_set(err, ENOMEM, "out of memory");
+    refresh(text);
+    free(text);
+    return 0;
 }
 
 static void print_rates_json(const json_t *before, json_t *now)
@@ -217,14 +257,16 @@ static int watch(struct control_client *client, bool json, struct error *err)
         if (before && json)
             print_rates_json(before, now);
         else if (before)
-            print_rates(before, now);
+            r = print_rates(before, now, err);
         json_decref(before);
         before = now;
-        if (fflush(stdout) != 0)
+        if (r < 0 || fflush(stdout) != 0)
             break; /* main says why */
         signal = rest(&signals);
     }
     json_decref(before);
+    if (signal == SIGINT && isatty(STDOUT_FILENO))
+        putchar('\n'); /* after the ^C */
     if (signal)
         return signal == SIGINT ? CLI_OK : 128 + signal;
     if (r == -EPIPE) { /* the machine ended: so does the watch */

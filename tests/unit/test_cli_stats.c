@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -237,26 +238,34 @@ static void ctrl_c_ends_a_watch_well_and_other_signals_as_ever(void **state)
     }
 }
 
-static void on_a_terminal_a_watch_refreshes_in_place(void **state)
+/* What a watch of so many answers writes to a terminal of this size. */
+static void watch_on_terminal(struct fixture *f, unsigned answers, struct winsize size,
+                              char text[TEXT_MAX])
 {
-    struct fixture *f = *state;
-    char text[TEXT_MAX] = "";
     size_t len = 0;
     int terminal = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
 
     assert_true(terminal >= 0);
     assert_int_equal(grantpt(terminal) | unlockpt(terminal), 0);
+    assert_int_equal(ioctl(terminal, TIOCSWINSZ, &size), 0);
     int slave = open(ptsname(terminal), O_RDWR | O_NOCTTY);
     assert_true(slave >= 0);
-    start(f, 3);
+    start(f, answers);
     pid_t pid = spawn(slave, "--watch", NULL);
     close(slave);
-    for (ssize_t n = 1; n > 0 && len<sizeof(text) - 1; len += n> 0 ? (size_t)n : 0)
-        n = read(terminal, text + len, sizeof(text) - 1 - len); /* EIO when it is gone */
+    for (ssize_t n = 1; n > 0 && len<TEXT_MAX - 1; len += n> 0 ? (size_t)n : 0)
+        n = read(terminal, text + len, TEXT_MAX - 1 - len); /* EIO when it is gone */
+    text[len] = '\0';
     assert_int_equal(wait_status(pid), CLI_OK);
     pthread_join(f->thread, NULL);
     close(terminal);
+}
 
+static void on_a_terminal_a_watch_refreshes_in_place(void **state)
+{
+    char text[TEXT_MAX];
+
+    watch_on_terminal(*state, 3, (struct winsize){0}, text);
     const char *first = strstr(text, "\033[H\033[J"); /* wiped once, then written over */
     assert_non_null(first);
     assert_null(strstr(first + 3, "\033[H\033[J"));
@@ -265,6 +274,29 @@ static void on_a_terminal_a_watch_refreshes_in_place(void **state)
     assert_non_null(strstr(again + 3, "\033[H"));
     assert_non_null(strstr(text, "107\033[K"));
     assert_non_null(strstr(text, "207\033[K"));
+}
+
+static void a_terminal_that_is_too_small_does_not_scroll(void **state)
+{
+    char text[TEXT_MAX];
+
+    watch_on_terminal(*state, 2, (struct winsize){.ws_row = 6, .ws_col = 30}, text);
+    const char *report = strstr(text, "\033[H\033[J");
+    assert_non_null(report);
+    assert_string_equal(report + 6, "\033[H                 per second   \r\n"
+                                    "exits.pio             200.0   \r\n"
+                                    "disk.a.b.reads          2.0   \r\n"
+                                    "resets                  0.0   \r\n"
+                                    "(4 more)\033[K\r\n\033[J");
+}
+
+static void a_report_that_just_fits_is_shown_whole(void **state)
+{
+    char text[TEXT_MAX];
+
+    watch_on_terminal(*state, 2, (struct winsize){.ws_row = 9, .ws_col = 98}, text);
+    assert_null(strstr(text, "more)"));
+    assert_non_null(strstr(text, "net.lan.ctrl "));
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -277,6 +309,8 @@ int main(void)
         TEST(json_has_the_names_of_the_control_socket),
         TEST(ctrl_c_ends_a_watch_well_and_other_signals_as_ever),
         TEST(on_a_terminal_a_watch_refreshes_in_place),
+        TEST(a_terminal_that_is_too_small_does_not_scroll),
+        TEST(a_report_that_just_fits_is_shown_whole),
     };
     return cmocka_run_group_tests_name("vmrun stats", tests, NULL, NULL);
 }
