@@ -174,8 +174,14 @@ static void virtio_console_config_write(struct virtio_device *vdev, uint64_t off
 
 static void virtio_console_start(struct virtio_device *vdev)
 {
-    if (!self(vdev)->loading)
-        self(vdev)->sent = 0;
+    struct virtio_console *c = self(vdev);
+
+    if (c->loading)
+        return;
+    c->sent = 0;
+    /* Linux's driver of one port reads the size when it is told of a change, and only then. */
+    if (c->columns && virtio_has(vdev, VIRTIO_CONSOLE_F_SIZE))
+        virtio_config_changed(vdev);
 }
 
 static void virtio_console_stop(struct virtio_device *vdev)

@@ -211,18 +211,29 @@ static void a_size_that_changes_is_told(void **state)
 {
     struct fixture *f = *state;
 
-    virtio_console_resize(f->dev, 80, 25);
     virtio_driver_start(&f->d, ALL);
-    assert_int_equal(virtio_driver_config_read(&f->d, 0, 2), 80);
-    assert_int_equal(virtio_driver_config_read(&f->d, 2, 2), 25);
-    assert_int_equal(virtio_driver_interrupts(&f->d, 0), 0);
+    assert_int_equal(virtio_driver_interrupts(&f->d, 0), 0); /* none is known */
     virtio_console_resize(f->dev, 132, 43);
     assert_int_equal(virtio_driver_config_read(&f->d, 0, 2), 132);
+    assert_int_equal(virtio_driver_config_read(&f->d, 2, 2), 43);
     assert_int_equal(virtio_driver_interrupts(&f->d, 0), 1);
     virtio_console_resize(f->dev, 132, 43);
     assert_int_equal(virtio_driver_interrupts(&f->d, 0), 1);
     virtio_driver_start(&f->d, 0);
     virtio_console_resize(f->dev, 80, 25);
+    assert_int_equal(virtio_driver_interrupts(&f->d, 0), 1);
+}
+
+static void a_driver_that_starts_is_told_of_a_size_that_is_known(void **state)
+{
+    struct fixture *f = *state;
+
+    virtio_console_resize(f->dev, 80, 25);
+    virtio_driver_start(&f->d, ALL);
+    assert_int_equal(virtio_driver_interrupts(&f->d, 0), 1);
+    assert_int_equal(virtio_driver_config_read(&f->d, 0, 2), 80);
+    assert_int_equal(virtio_driver_config_read(&f->d, 2, 2), 25);
+    virtio_driver_start(&f->d, 0); /* one that does not know what a size is */
     assert_int_equal(virtio_driver_interrupts(&f->d, 0), 1);
 }
 
@@ -419,6 +430,7 @@ int main(void)
         TEST(input_goes_to_the_guest_as_it_is_there),
         TEST(input_waits_for_buffers_and_for_the_driver),
         TEST(a_size_that_changes_is_told),
+        TEST(a_driver_that_starts_is_told_of_a_size_that_is_known),
         TEST(an_emergency_is_printed_without_a_driver),
         TEST(a_receive_buffer_that_cannot_be_written_breaks_the_ring),
         TEST(a_paused_console_is_silent),
