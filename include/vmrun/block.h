@@ -112,8 +112,13 @@ void block_submit(struct block *block);
 unsigned block_in_flight(const struct block *block);
 /* Wait until all are done (their done() is called from here). */
 void block_drain(struct block *block);
-/* The same, and then all that was written is durable. Errors: what fdatasync(2) says. */
-int block_sync(struct block *block);
+/* The same, but no longer than that by loop_now_ns(): false, and some are still in flight. */
+bool block_drain_until(struct block *block, uint64_t until_ns);
+/*
+ * The same, and then all that was written is durable. Errors: -ETIMEDOUT, something, perhaps the
+ * flush itself, is still in flight; what fdatasync(2) says.
+ */
+int block_sync_until(struct block *block, uint64_t until_ns);
 
 /* What tells an image from another, and from itself after somebody has written to it. */
 struct block_identity {

@@ -32,7 +32,9 @@ struct device_ops {
     void (*write)(struct device *dev, unsigned region, uint64_t offset, unsigned size,
                   uint64_t value);
 
-    void (*reset)(struct device *dev);  /* to the state after power-on; idempotent */
+    void (*reset)(struct device *dev); /* to the state after power-on; idempotent */
+    /* Get ready to be paused until then by loop_now_ns(), or be as before: -ETIMEDOUT. Optional. */
+    int (*settle)(struct device *dev, uint64_t until_ns, struct error *err);
     void (*pause)(struct device *dev);  /* then: no guest memory touched, no interrupt */
     void (*resume)(struct device *dev); /* undo pause; both optional and idempotent */
     void (*destroy)(struct device *dev);
@@ -68,6 +70,12 @@ void device_fini(struct device *dev);
 
 /* These take the lock and skip an absent operation. Any thread. */
 void device_reset(struct device *dev);
+/*
+ * Before a pause of a machine whose vCPUs stand still: what the device asked of the host comes to
+ * its end, or -ETIMEDOUT, and the device goes on. A lock that somebody keeps is no reason to wait
+ * for longer. device_resume() undoes it.
+ */
+int device_settle(struct device *dev, uint64_t until_ns, struct error *err);
 void device_pause(struct device *dev);
 void device_resume(struct device *dev);
 void device_destroy(struct device *dev); /* NULL is fine; the machine must be paused */

@@ -75,7 +75,10 @@ void machine_destroy(struct machine *machine); /* NULL is fine */
 
 void machine_set_listener(struct machine *machine, machine_listener *listener, void *opaque);
 
-/* Errors of these: -EBUSY, wrong state for it, or it is held (machine_hold()), in words. */
+/*
+ * Errors of these: -EBUSY, wrong state for it, or it is held (machine_hold()), in words. Of pause
+ * and reset: -ETIMEDOUT, a disk has requests in flight that the host does not answer; it runs on.
+ */
 int machine_start(struct machine *machine, struct error *err);
 int machine_pause(struct machine *machine, struct error *err);  /* already paused: 0 */
 int machine_resume(struct machine *machine, struct error *err); /* already running: 0 */
@@ -185,7 +188,7 @@ int machine_load_state(struct machine *machine, const void *state, size_t len,
  * Make it stand still, without a word to anybody, until it is released: for the milliseconds of a
  * live save. Meanwhile it refuses to be resumed or reset, and what changes its state (a pause, an
  * end) has its effect; a power-off, reset or crash that was under way is served before. Idempotent.
- * Errors: -EBUSY, it has ended.
+ * Errors: -EBUSY, it has ended; -ETIMEDOUT as of machine_pause().
  */
 int machine_hold(struct machine *machine, struct error *err);
 void machine_release(struct machine *machine);
@@ -193,8 +196,8 @@ void machine_release(struct machine *machine);
 int machine_save_state(struct machine *machine, struct writer *w, struct error *err);
 /* Any time. */
 int machine_save_cpuid(const struct machine *machine, struct writer *w, struct error *err);
-/* All that was written to the disks is durable. Only while held or paused. Errors: what fsync(2)
- * says. */
+/* All that was written to the disks is durable. Only while held or paused. Errors: -ETIMEDOUT; what
+ * fsync(2) says. */
 int machine_sync_disks(struct machine *machine, struct error *err);
 
 /*

@@ -53,10 +53,10 @@ struct virtio_blk_stats {
 void virtio_blk_stats(const struct device *dev, struct virtio_blk_stats *ret_stats);
 /*
  * All that was answered is in the ring, and all that was written is durable. For a machine that
- * stands still: requests that are under way are waited for. Takes the lock; any thread. Errors:
- * what fdatasync(2) says.
+ * stands still: requests that are under way are waited for, until then by loop_now_ns(). Takes the
+ * lock; any thread. Errors: -ETIMEDOUT, some still are; what fdatasync(2) says.
  */
-int virtio_blk_sync(struct device *dev, struct error *err);
+int virtio_blk_sync(struct device *dev, uint64_t until_ns, struct error *err);
 /* Of the image as it is now. Takes the lock. Errors: of fstat(2). */
 int virtio_blk_identity(struct device *dev, struct block_identity *ret_identity, struct error *err);
 /* What it serves; only with the lock of the device held. */

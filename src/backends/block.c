@@ -39,6 +39,7 @@ struct block {
     struct block_image image;
     bool slow_flush; /* the kernel does not flush asynchronously */
     bool running;    /* run() is at work, further out */
+    bool syncing;    /* `sync` is one of those in flight */
     uint64_t sectors;
     struct block_params params; /* path is the caller's: not to be used */
     struct block_aio aio;
@@ -46,6 +47,7 @@ struct block {
     struct loop_timer *timer;              /* of delayed requests: only with a fault function */
     struct list queued, delayed, finished; /* delayed: the earliest first */
     unsigned in_flight;                    /* all that were queued and not told of */
+    struct block_request sync;             /* the flush of block_sync_until() */
     uint8_t *bounces;                      /* BOUNCES of BOUNCE_BYTES, or MAP_FAILED */
     uint32_t bounces_used;                 /* a bit for each */
 };
@@ -190,16 +192,16 @@ static void complete(struct block *block, struct block_request *request, long re
         finish(block, request, 0);
 }
 
-static void reap(struct block *block, bool wait)
+static void reap(struct block *block, uint64_t wait_ns)
 {
     struct io_event events[EVENTS];
     unsigned count;
 
     do {
-        count = block_aio_reap(&block->aio, events, EVENTS, wait);
+        count = block_aio_reap(&block->aio, events, EVENTS, wait_ns);
         for (unsigned i = 0; i < count; i++)
             complete(block, events[i].data, (long)events[i].res);
-        wait = false;
+        wait_ns = 0;
     } while (count == EVENTS);
 }
 
@@ -209,7 +211,7 @@ static void submit(struct block *block, struct iocb **iocbs, unsigned count)
         int r = block_aio_submit(&block->aio, iocbs, count);
 
         if (r == -EAGAIN && block->aio.in_kernel > 0) {
-            reap(block, true); /* then there is room */
+            reap(block, UINT64_MAX); /* then there is room */
             continue;
         }
         if (r < 0) {
@@ -231,7 +233,7 @@ static void carry_out(struct block *block, struct block_request *request)
     int r = 0;
 
     while (block->aio.in_kernel > 0)
-        reap(block, true);
+        reap(block, UINT64_MAX);
     switch (request->op) {
     case BLOCK_READ:
     case BLOCK_WRITE: r = block_sync_transfer(block->image.fd, block->image.direct, request); break;
@@ -277,6 +279,7 @@ static void deliver(struct block *block)
 
     while ((request = list_take(&block->finished))) {
         block->in_flight--;
+        block->syncing = block->syncing && request != &block->sync;
         request->done(request, request->result);
     }
     if (told && block->params.batch_done)
@@ -290,7 +293,7 @@ static void run(struct block *block)
     block->running = true;
     do {
         start_queued(block);
-        reap(block, false);
+        reap(block, 0);
         deliver(block);
     } while (block->queued.first || block->finished.first);
     block->running = false;
@@ -351,7 +354,7 @@ int block_queue(struct block *block, struct block_request *request)
     uint64_t delay_ns = 0;
     int fault = 0;
 
-    if (block->in_flight == BLOCK_DEPTH)
+    if (block->in_flight - block->syncing >= BLOCK_DEPTH)
         return -EAGAIN;
     block->in_flight++;
     request->bounced = (struct iovec){0};
@@ -384,22 +387,34 @@ unsigned block_in_flight(const struct block *block)
     return block->in_flight;
 }
 
-void block_drain(struct block *block)
+bool block_drain_until(struct block *block, uint64_t until_ns)
 {
     assert(!block->running);
     run(block);
     while (block->in_flight > 0) {
-        if (block->aio.in_kernel > 0) {
-            reap(block, true);
-        } else {
-            struct timespec due = {.tv_sec = (time_t)(block->delayed.first->due_ns / 1000000000u),
-                                   .tv_nsec = (long)(block->delayed.first->due_ns % 1000000000u)};
+        uint64_t now = loop_now_ns();
 
-            clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &due, NULL);
+        if (now >= until_ns)
+            return false;
+        if (block->aio.in_kernel > 0) {
+            reap(block, until_ns == UINT64_MAX ? UINT64_MAX : until_ns - now);
+        } else {
+            uint64_t due_ns = block->delayed.first->due_ns;
+            uint64_t wake_ns = due_ns < until_ns ? due_ns : until_ns;
+            struct timespec wake = {.tv_sec = (time_t)(wake_ns / 1000000000u),
+                                    .tv_nsec = (long)(wake_ns % 1000000000u)};
+
+            clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &wake, NULL);
             release_delayed(block);
         }
         run(block);
     }
+    return true;
+}
+
+void block_drain(struct block *block)
+{
+    (void)block_drain_until(block, UINT64_MAX);
 }
 
 static void synced(struct block_request *request, int result)
@@ -407,16 +422,15 @@ static void synced(struct block_request *request, int result)
     (void)request, (void)result; /* request->result stays */
 }
 
-int block_sync(struct block *block)
+int block_sync_until(struct block *block, uint64_t until_ns)
 {
-    struct block_request flush = {.op = BLOCK_FLUSH, .done = synced};
-    int r;
-
-    block_drain(block);
-    r = block_queue(block, &flush);
+    if (!block_drain_until(block, until_ns))
+        return -ETIMEDOUT;
+    block->sync = (struct block_request){.op = BLOCK_FLUSH, .done = synced};
+    int r = block_queue(block, &block->sync);
     assert(r == 0); /* nothing is in flight */
-    block_drain(block);
-    return flush.result;
+    block->syncing = true;
+    return block_drain_until(block, until_ns) ? block->sync.result : -ETIMEDOUT;
 }
 
 int block_identity(const struct block *block, struct block_identity *ret_identity)

@@ -79,7 +79,8 @@ static unsigned read_ring(struct ring *ring, struct io_event *events, unsigned m
     return count;
 }
 
-unsigned block_aio_reap(struct block_aio *aio, struct io_event *events, unsigned max, bool wait)
+unsigned block_aio_reap(struct block_aio *aio, struct io_event *events, unsigned max,
+                        uint64_t wait_ns)
 {
     struct ring *ring = (struct ring *)aio->context;
     bool known =
@@ -91,11 +92,13 @@ unsigned block_aio_reap(struct block_aio *aio, struct io_event *events, unsigned
         return 0;
     if (known)
         count = read_ring(ring, events, max);
-    if (count == 0 && (wait || !known)) {
-        struct timespec at_once = {0};
+    if (count == 0 && (wait_ns || !known)) {
+        struct timespec most = {.tv_sec = (time_t)(wait_ns / 1000000000u),
+                                .tv_nsec = (long)(wait_ns % 1000000000u)};
+        bool for_ever = wait_ns == UINT64_MAX;
 
         do
-            r = io_getevents(aio->context, wait, (long)max, events, wait ? NULL : &at_once);
+            r = io_getevents(aio->context, wait_ns > 0, (long)max, events, for_ever ? NULL : &most);
         while (r == -EINTR);
         assert(r >= 0); /* only a context or an array that is not ours is refused */
         count = (unsigned)r;

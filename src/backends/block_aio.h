@@ -4,6 +4,7 @@
 
 #include <libaio.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "vmrun/error.h"
 
@@ -21,7 +22,9 @@ void block_aio_destroy(struct block_aio *aio); /* all zeros or half-built is fin
 /* Returns how many the kernel took, at least 1; or a negative errno about the first. */
 int block_aio_submit(struct block_aio *aio, struct iocb **iocbs, unsigned count);
 
-/* Take what is completed, at most max; wait: for one at least. Returns how many. */
-unsigned block_aio_reap(struct block_aio *aio, struct io_event *events, unsigned max, bool wait);
+/* Take what is completed, at most max; wait so long for the first, UINT64_MAX: for ever. Returns
+ * how many. */
+unsigned block_aio_reap(struct block_aio *aio, struct io_event *events, unsigned max,
+                        uint64_t wait_ns);
 
 #endif

@@ -383,16 +383,6 @@ void virtio_blk_refresh(struct device *dev)
     pthread_mutex_unlock(&dev->lock);
 }
 
-int virtio_blk_sync(struct device *dev, struct error *err)
-{
-    int r;
-
-    pthread_mutex_lock(&dev->lock);
-    r = block_sync(self(dev)->block);
-    pthread_mutex_unlock(&dev->lock);
-    return r < 0 ? error_errno(err, -r, "%s: what was written may not be durable", dev->id) : 0;
-}
-
 int virtio_blk_identity(struct device *dev, struct block_identity *ret_identity, struct error *err)
 {
     int r;
@@ -426,12 +416,19 @@ static void virtio_blk_stop(struct virtio_device *vdev)
     blk->to_notify = blk->starved = 0;
 }
 
+static int virtio_blk_settle(struct device *dev, uint64_t until_ns, struct error *err)
+{
+    virtio_pause(dev);
+    if (block_drain_until(self(dev)->block, until_ns))
+        return 0;
+    virtio_resume(dev);
+    return blk_report_unsettled(dev->id, -ETIMEDOUT, block_in_flight(self(dev)->block), err);
+}
+
 static void virtio_blk_pause(struct device *dev)
 {
-    struct virtio_blk *blk = self(dev);
-
     virtio_pause(dev);
-    block_drain(blk->block); /* what it told the driver, the driver hears of after resume */
+    block_drain(self(dev)->block); /* what it told the driver, the driver hears of after resume */
 }
 
 static void close_block(void *opaque)
@@ -486,6 +483,7 @@ static const struct device_ops virtio_blk_device_ops = {
     .read = virtio_read,
     .write = virtio_write,
     .reset = virtio_reset,
+    .settle = virtio_blk_settle,
     .pause = virtio_blk_pause,
     .resume = virtio_resume,
     .destroy = virtio_blk_destroy,

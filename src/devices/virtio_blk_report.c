@@ -7,6 +7,7 @@
  */
 #include "virtio_blk_report.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -79,4 +80,23 @@ void blk_report_stats(const struct blk_report *report, struct virtio_blk_stats *
         .zeroings = counter_read(&stats->zeroings),
         .errors = counter_read(&stats->errors),
     };
+}
+
+int blk_report_unsettled(const char *id, int r, unsigned in_flight, struct error *err)
+{
+    if (r != -ETIMEDOUT)
+        return error_errno(err, -r, "%s: what was written may not be durable", id);
+    return error_set(err, ETIMEDOUT, "%s: %u request%s in flight that the host does not answer", id,
+                     in_flight, in_flight == 1 ? "" : "s");
+}
+
+int virtio_blk_sync(struct device *dev, uint64_t until_ns, struct error *err)
+{
+    struct block *block = virtio_blk_block(dev);
+
+    pthread_mutex_lock(&dev->lock);
+    int r = block_sync_until(block, until_ns);
+    unsigned left = block_in_flight(block);
+    pthread_mutex_unlock(&dev->lock);
+    return r == 0 ? 0 : blk_report_unsettled(dev->id, r, left, err);
 }

@@ -85,6 +85,9 @@ bool machine_serve_request(struct machine *m);
 void machine_tell(struct machine *m, const struct machine_news *news);
 /* Pausing without a change of state: vCPUs first, then devices in reverse order. */
 void machine_stop_running(struct machine *m);
+/* The same, or it runs on: -ETIMEDOUT, a disk has requests that the host does not answer. */
+#define MACHINE_SETTLE_NS UINT64_C(5000000000)
+int machine_try_stop_running(struct machine *m, struct error *err);
 void machine_start_running(struct machine *m);
 /* The registry of everything with state (move.c). */
 int machine_register_state(struct machine *m, struct error *err);

@@ -77,6 +77,30 @@ void machine_stop_running(struct machine *m)
         device_pause(m->devices[i]);
 }
 
+int machine_try_stop_running(struct machine *m, struct error *err)
+{
+    uint64_t until_ns = loop_now_ns() + MACHINE_SETTLE_NS;
+    unsigned i = m->device_count;
+    int r = 0;
+
+    kvm_vm_pause(m->vm);
+    while (r == 0 && i > 0)
+        r = device_settle(m->devices[--i], until_ns, err);
+    if (r == 0) {
+        machine_stop_running(m);
+        return 0;
+    }
+    while (++i < m->device_count)
+        device_resume(m->devices[i]);
+    pthread_mutex_lock(&m->request_lock);
+    bool asked = m->request.what != REQUEST_NONE; /* then no vCPU runs on before that is served */
+    pthread_mutex_unlock(&m->request_lock);
+    if (!asked)
+        kvm_vm_resume(m->vm);
+    return error_prefix(err, "given up after %llu s, and the guest goes on",
+                        (unsigned long long)(MACHINE_SETTLE_NS / 1000000000u));
+}
+
 void machine_start_running(struct machine *m)
 {
     for (unsigned i = 0; i < m->device_count; i++)
@@ -371,10 +395,11 @@ int machine_pause(struct machine *m, struct error *err)
         return 0;
     if (m->state == MACHINE_ENDED)
         return wrong_state(m, "pause", err);
+    int r = m->state == MACHINE_RUNNING && !m->held ? machine_try_stop_running(m, err) : 0;
+    if (r < 0)
+        return r;
     if (m->state == MACHINE_CREATED)
         m->started_ns = loop_now_ns();
-    else
-        machine_stop_running(m);
     set_state(m, MACHINE_PAUSED);
     return 0;
 }
@@ -404,8 +429,9 @@ int machine_reset(struct machine *m, struct error *err)
         return wrong_state(m, "reset", err);
     if (m->held)
         return refuse_held("reset", err);
-    if (m->state == MACHINE_RUNNING)
-        machine_stop_running(m);
+    int r = m->state == MACHINE_RUNNING ? machine_try_stop_running(m, err) : 0;
+    if (r < 0)
+        return r;
     forget_request(m);
     if (reset_in_place(m, err) < 0) {
         machine_crash(m, err->msg);

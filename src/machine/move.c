@@ -53,8 +53,11 @@ struct guest_memory *machine_memory(struct machine *m)
 int machine_hold(struct machine *m, struct error *err)
 {
     do {
-        if (m->state == MACHINE_RUNNING && !m->held)
-            machine_stop_running(m);
+        bool runs = m->state == MACHINE_RUNNING && !m->held;
+        int r = runs ? machine_try_stop_running(m, err) : 0;
+
+        if (r < 0)
+            return r;
     } while (machine_serve_request(m));
     if (m->state == MACHINE_ENDED)
         return error_set(err, EBUSY, "the machine has ended");
@@ -108,8 +111,10 @@ void machine_tell_moved(struct machine *m)
 
 int machine_sync_disks(struct machine *m, struct error *err)
 {
+    uint64_t until_ns = loop_now_ns() + MACHINE_SETTLE_NS;
+
     for (unsigned i = 0; i < m->config->disk_count; i++) {
-        int r = virtio_blk_sync(m->disks[i], err);
+        int r = virtio_blk_sync(m->disks[i], until_ns, err);
 
         if (r < 0)
             return r;

@@ -147,6 +147,30 @@ static void drain_waits_for_all_of_them(void **state)
     bench_close(&b);
 }
 
+static void a_flush_that_was_given_up_takes_no_request_its_place(void **state)
+{
+    static struct job jobs[BLOCK_DEPTH];
+    struct bench b;
+
+    (void)state;
+    bench_open(&b, BLOCK_CACHE_NONE, 65536);
+    b.delay_ns = 200000000;
+    pthread_mutex_lock(&b.lock);
+    assert_true(block_drain_until(b.block, loop_now_ns() + 1));
+    assert_int_equal(block_sync_until(b.block, loop_now_ns() + 10000000), -ETIMEDOUT);
+    assert_int_equal(block_in_flight(b.block), 1);
+    for (unsigned i = 0; i < BLOCK_DEPTH; i++) {
+        job_set(&jobs[i], BLOCK_FLUSH, 0, 0);
+        bench_queue(&b, &jobs[i]);
+    }
+    assert_int_equal(block_in_flight(b.block), BLOCK_DEPTH + 1);
+    assert_false(block_drain_until(b.block, loop_now_ns() + 10000000));
+    block_drain(b.block);
+    assert_int_equal(block_in_flight(b.block), 0);
+    pthread_mutex_unlock(&b.lock);
+    bench_close(&b);
+}
+
 static void an_image_opened_to_read_is_not_written(void **state)
 {
     (void)state;
@@ -290,6 +314,7 @@ int main(void)
         cmocka_unit_test(an_image_that_was_cut_gives_errors_and_no_zeros),
         cmocka_unit_test(a_slow_request_holds_up_nobody_else),
         cmocka_unit_test(drain_waits_for_all_of_them),
+        cmocka_unit_test(a_flush_that_was_given_up_takes_no_request_its_place),
         cmocka_unit_test(an_image_opened_to_read_is_not_written),
         cmocka_unit_test(opening_an_image_leaves_its_time_as_it_was),
         cmocka_unit_test(a_full_file_system_fails_the_write_and_nothing_before_it),

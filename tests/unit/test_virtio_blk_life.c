@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -278,6 +279,54 @@ static void a_pause_ends_when_nothing_is_in_flight(void **state)
     disk_bench_fini(&b);
 }
 
+static void a_disk_that_does_not_answer_in_time_is_not_settled_and_works_on(void **state)
+{
+    struct error err = {.msg = ""};
+    struct disk_bench b;
+
+    (void)state;
+    disk_bench_prepare(&b);
+    disk_bench_create(&b);
+    disk_bench_start(&b, ~BIT(VIRTIO_F_EVENT_IDX));
+    uint64_t data = virtio_machine_alloc(&b.m, 512);
+    b.delay_ns = 400 * MS;
+    disk_add_reads(&b, 0, 3, data);
+    virtio_driver_kick(&b.d, 0);
+    disk_wait_asked(&b, BLOCK_READ);
+    assert_int_equal(device_settle(b.dev, loop_now_ns() + 20 * MS, &err), -ETIMEDOUT);
+    assert_string_equal(err.msg, "disk root: 3 requests in flight that the host does not answer");
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(virtio_driver_wait(&b.d, 0, NULL), 513);
+    disk_assert_sector(disk_at(&b, data, 512), 0);
+    b.delay_ns = 0;
+    assert_int_equal(disk_request(&b, VIRTIO_BLK_T_FLUSH, 0, 0, 0, NULL), OK);
+
+    assert_int_equal(device_settle(b.dev, loop_now_ns() + 10000 * MS, &err), 0);
+    disk_add_reads(&b, 0, 1, data);
+    virtio_driver_kick(&b.d, 0);
+    usleep(30000);
+    assert_false(virtio_driver_take(&b.d, 0, NULL, NULL)); /* nothing more is begun */
+    device_pause(b.dev);
+    device_resume(b.dev);
+    assert_int_equal(virtio_driver_wait(&b.d, 0, NULL), 513);
+    disk_bench_fini(&b);
+}
+
+static void a_lock_that_is_kept_is_not_waited_for_for_ever(void **state)
+{
+    struct error err = {.msg = ""};
+    struct disk_bench b;
+
+    (void)state;
+    disk_bench_open(&b);
+    pthread_mutex_lock(&b.dev->lock); /* as the disk's thread in a system call that hangs */
+    assert_int_equal(device_settle(b.dev, loop_now_ns() + 20 * MS, &err), -ETIMEDOUT);
+    pthread_mutex_unlock(&b.dev->lock);
+    assert_string_equal(err.msg, "disk root: a request that the host does not end");
+    assert_int_equal(disk_request(&b, VIRTIO_BLK_T_FLUSH, 0, 0, 0, NULL), OK);
+    disk_bench_fini(&b);
+}
+
 static void after_a_reset_nothing_more_is_written_to_the_guest(void **state)
 {
     static uint8_t before[VIRTIO_RAM_LOW];
@@ -510,6 +559,8 @@ int main(void)
         cmocka_unit_test(a_read_that_comes_back_short_is_whole_for_the_guest),
         cmocka_unit_test(an_image_that_was_cut_is_an_error_for_the_guest),
         cmocka_unit_test(a_pause_ends_when_nothing_is_in_flight),
+        cmocka_unit_test(a_disk_that_does_not_answer_in_time_is_not_settled_and_works_on),
+        cmocka_unit_test(a_lock_that_is_kept_is_not_waited_for_for_ever),
         cmocka_unit_test(after_a_reset_nothing_more_is_written_to_the_guest),
         cmocka_unit_test(a_disk_goes_while_requests_are_in_flight),
         cmocka_unit_test(a_grown_image_is_told_to_the_driver),

@@ -36,15 +36,38 @@ static void a_sync_waits_for_what_is_under_way_and_flushes(void **state)
     virtio_driver_add(&b.d, 0, buffers, 3);
     virtio_driver_kick(&b.d, 0);
     disk_wait_asked(&b, BLOCK_WRITE);
-    assert_int_equal(virtio_blk_sync(b.dev, &err), 0);
+    assert_int_equal(virtio_blk_sync(b.dev, UINT64_MAX, &err), 0);
     assert_int_equal(b.asked[BLOCK_FLUSH], 1);
     assert_true(virtio_driver_take(&b.d, 0, NULL, NULL));
     disk_image_read(seen, 5, 1);
     assert_memory_equal(seen, disk_at(&b, data, 512), 512);
 
     device_pause(b.dev);
-    assert_int_equal(virtio_blk_sync(b.dev, &err), 0);
+    assert_int_equal(virtio_blk_sync(b.dev, UINT64_MAX, &err), 0);
     assert_int_equal(b.asked[BLOCK_FLUSH], 2);
+    device_resume(b.dev);
+    disk_bench_fini(&b);
+}
+
+static void a_sync_that_does_not_end_in_time_is_given_up_and_the_disk_works_on(void **state)
+{
+    struct error err = {.msg = ""};
+    struct disk_bench b;
+
+    (void)state;
+    disk_bench_open(&b);
+    device_pause(b.dev);
+    b.delay_ns = 400 * MS;
+    assert_int_equal(virtio_blk_sync(b.dev, loop_now_ns() + 20 * MS, &err), -ETIMEDOUT);
+    assert_string_equal(err.msg, "disk root: 1 request in flight that the host does not answer");
+    assert_int_equal(virtio_blk_sync(b.dev, loop_now_ns() + 20 * MS, &err), -ETIMEDOUT);
+    assert_int_equal(b.asked[BLOCK_FLUSH], 1); /* it waited for the first */
+    b.delay_ns = 0;
+    device_resume(b.dev);
+    assert_int_equal(disk_request(&b, VIRTIO_BLK_T_FLUSH, 0, 0, 0, NULL), OK);
+    device_pause(b.dev);
+    assert_int_equal(virtio_blk_sync(b.dev, UINT64_MAX, &err), 0);
+    assert_int_equal(b.asked[BLOCK_FLUSH], 3);
     device_resume(b.dev);
     disk_bench_fini(&b);
 }
@@ -59,11 +82,11 @@ static void a_sync_that_fails_is_told_and_the_disk_works_on(void **state)
     device_pause(b.dev);
     b.faulty_op = BLOCK_FLUSH;
     b.fault = EIO;
-    assert_int_equal(virtio_blk_sync(b.dev, &err), -EIO);
+    assert_int_equal(virtio_blk_sync(b.dev, UINT64_MAX, &err), -EIO);
     assert_string_equal(err.msg,
                         "disk root: what was written may not be durable: Input/output error");
     b.fault = 0;
-    assert_int_equal(virtio_blk_sync(b.dev, &err), 0);
+    assert_int_equal(virtio_blk_sync(b.dev, UINT64_MAX, &err), 0);
     device_resume(b.dev);
     assert_int_equal(disk_request(&b, VIRTIO_BLK_T_FLUSH, 0, 0, 0, NULL), OK);
     disk_bench_fini(&b);
@@ -165,6 +188,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_sync_waits_for_what_is_under_way_and_flushes),
+        cmocka_unit_test(a_sync_that_does_not_end_in_time_is_given_up_and_the_disk_works_on),
         cmocka_unit_test(a_sync_that_fails_is_told_and_the_disk_works_on),
         cmocka_unit_test(requests_under_way_are_answered_before_the_state_is_taken),
         cmocka_unit_test(requests_that_nobody_has_served_yet_travel_in_the_ring),
