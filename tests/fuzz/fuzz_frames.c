@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fuzz_frames: a hostile stream, through all that receives frames.
+ *
+ * An input is a byte of choices and then the stream. A choice has magic, number and checksums of
+ * every frame made right, so that what lies behind them is reached.
+ */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "memory_channel.h"
+
+#define MEND 1u
+#define CUT_LENGTHS 2u /* no frame is longer than what is left of the stream */
+#define EXPECT 4u      /* every frame whole, as its type or, with the next bit, as STATE */
+#define EXPECT_STATE 8u
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void put_le(uint8_t *to, uint64_t value, unsigned bytes)
+{
+    for (unsigned i = 0; i < bytes; i++)
+        to[i] = (uint8_t)(value >> (8 * i));
+}
+
+static void mend(uint8_t *stream, size_t len, unsigned choices)
+{
+    uint32_t sequence = 0, length;
+
+    while (len >= FRAME_HEADER_BYTES) {
+        memcpy(&length, stream + 8, 4);
+        if (length > len - FRAME_HEADER_BYTES && choices & CUT_LENGTHS)
+            length = (uint32_t)(len - FRAME_HEADER_BYTES);
+        put_le(stream, 0x6d76, 2);
+        put_le(stream + 6, 0, 2);
+        put_le(stream + 8, length, 4);
+        put_le(stream + 12, sequence++, 4);
+        put_le(stream + 16, 0, 8);
+        put_le(stream + 6, XXH3_64bits(stream, FRAME_HEADER_BYTES), 2);
+        if (length > len - FRAME_HEADER_BYTES)
+            return;
+        put_le(stream + 16, XXH3_64bits(stream, FRAME_HEADER_BYTES + (size_t)length), 8);
+        stream += FRAME_HEADER_BYTES + length;
+        len -= FRAME_HEADER_BYTES + length;
+    }
+}
+
+static int take_in_pieces(struct frame_stream *s, struct error *err)
+{
+    static uint8_t bytes[3][1000];
+    struct frame frame;
+    int r = frame_recv(s, &frame, err);
+
+    if (r < 0)
+        return r;
+    if (frame.length > frame_max_bytes(frame.type) || frame_name(frame.type)[0] == '?')
+        abort();
+    for (uint32_t left = frame.length; r == 0 && left > 500;) {
+        struct iovec iov[3] = {{bytes[0], left % 1000}, {bytes[1], 0}, {bytes[2], 100}};
+        uint32_t taken = left % 1000 + 100;
+
+        if (taken > left)
+            break;
+        r = frame_recv_body(s, iov, 3, err);
+        left -= taken;
+    }
+    return r < 0 ? r : frame_recv_end(s, err);
+}
+
+static int take_whole(struct frame_stream *s, unsigned type, struct error *err)
+{
+    uint8_t *body = NULL;
+    size_t len = 0;
+    int r = frame_expect(s, type, (void **)&body, &len, err);
+
+    if ((r == 0) != (body != NULL) || (body && body[len] != 0))
+        abort();
+    free(body);
+    return r;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    unsigned choices = size ? data[0] : 0;
+    size_t len = size ? size - 1 : 0;
+    struct channel channel = {.in_len = len};
+    struct frame_stream s = {.channel = &channel};
+    uint8_t *stream = malloc(len + 1);
+    struct error err;
+    int r = 0;
+
+    if (!stream)
+        abort();
+    memcpy(stream, data + (size != 0), len);
+    if (choices & MEND)
+        mend(stream, len, choices);
+    channel.in = stream;
+    while (r == 0) {
+        unsigned type = channel.in_at + 3 < len ? stream[channel.in_at + 2] : 0;
+
+        if (choices & EXPECT)
+            r = take_whole(&s, choices & EXPECT_STATE ? FRAME_STATE : type % FRAME_PONG + 1, &err);
+        else
+            r = take_in_pieces(&s, &err);
+    }
+    if (err.code <= 0 || memchr(err.msg, '\n', strlen(err.msg)))
+        abort();
+    free(stream);
+    return 0;
+}
