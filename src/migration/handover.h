@@ -29,32 +29,28 @@ enum source_event {
     SOURCE_REFUSED, /* the target says: it will never run there */
     SOURCE_BROKEN,  /* connection lost, timeout, garbage */
     SOURCE_CANCEL,
-    SOURCE_LOCK_DENIED,  /* the arbiter: the target has it */
-    SOURCE_LOCK_GOT,     /* and the images are as they were, and are locked again */
-    SOURCE_LOCK_USELESS, /* got, but an image was written since or is locked by others; or no answer
-                          */
-    SOURCE_PERSON_RESUME, /* only once the images' locks were taken again */
+    SOURCE_LOCK_DENIED,  /* the target has the arbiter and all else: it runs there, or will */
+    SOURCE_LOCK_GOT,     /* the arbiter; the images are as they were, and are locked again */
+    SOURCE_LOCK_USELESS, /* an image was touched or is locked by others; or nobody could be asked */
+    SOURCE_PERSON_RESUME, /* only once the images' locks were taken again, and their times set */
     SOURCE_PERSON_KILL,
 };
 
 enum source_action {
     SOURCE_NOTHING,
     /*
-     * In this order: set every writable image's time to the stamp, let go of the images' locks,
-     * send COMMIT with the stamp. The stamp is a time that no later write leaves: the image's own
-     * less a second, read back. (Once the locks are gone a stranger could write, and the stamp
-     * would hide it.)
+     * In this order: set the time of each image that is written to a stamp that no write leaves,
+     * let go of their locks, send COMMIT with the stamps. (Once the locks are gone a stranger could
+     * write, and a stamp would hide it.)
      */
     SOURCE_COMMIT,
     /*
      * In this order: the arbiter, which is kept while this process lives; the images' locks; are
-     * the images' times still the stamp? At the first no: an event.
+     * their times still the stamps?; set them anew, so that a target that wakes up when this
+     * process has died finds another. At the first no: an event. Where the target has the arbiter,
+     * but not yet all it needs, ask again.
      */
     SOURCE_ASK_ARBITER,
-    /*
-     * From SOURCE_ASKING or SOURCE_UNCERTAIN set the images' times anew first: a target that wakes
-     * up after this process has died is to find another stamp.
-     */
     SOURCE_RESUME,
     SOURCE_END, /* the process, and with it the machine here */
     SOURCE_STAY_PAUSED,
@@ -82,15 +78,14 @@ enum target_action {
     TARGET_NOTHING,
     TARGET_SEND_READY,
     /*
-     * In this order: the arbiter, kept while this process lives; the images' locks; are the images'
-     * times the stamp of COMMIT? At the first no: TARGET_LOCK_DENIED.
+     * In this order: the arbiter, kept while this process lives; the images' locks; are their times
+     * the stamps of COMMIT?; set them anew: from now on it counts as having run; the arbiter's
+     * second lock, which says so. At the first no let go of all: TARGET_LOCK_DENIED.
      */
     TARGET_TAKE_LOCK,
-    TARGET_RUN,     /* and then send DONE */
-    TARGET_DISCARD, /* the machine; the process ends */
-    /* In this order: let go of every lock, send REFUSED, end. (The source then tries the arbiter.)
-     */
-    TARGET_REFUSE_AND_DISCARD,
+    TARGET_RUN,                /* and then send DONE */
+    TARGET_DISCARD,            /* the machine; the process ends */
+    TARGET_REFUSE_AND_DISCARD, /* let go of every lock, send REFUSED, end */
 };
 
 /* Every event is allowed in every state. *state becomes what it is afterwards. */
