@@ -14,9 +14,13 @@
  *   ask     when nothing is heard any more: tries to get the arbiter
  *
  * The arbiter is one exclusive lock on the first image that is written, which whoever gets it never
- * gives back: one of the two can run the machine from then on, and the other one never. Marks and
- * the arbiter are bytes so far behind those that QEMU locks, and so derived from the session, that
- * no other program and no other move meets them.
+ * gives back while it lives: one of the two can run the machine from then on. A target that has the
+ * images as well takes a second one beside it, the promise that it will run the machine. Marks,
+ * arbiter and promise are bytes so far behind those that QEMU locks, and so derived from the
+ * session, that no other program and no other move meets them.
+ *
+ * Locks go when their process dies; the images' times stay. A target that wakes up late finds
+ * them changed when anybody has run the machine, or written, since they were offered.
  *
  * Images that are only read have their locks all the time, on both sides: those are shared.
  * Calls are made with the locks of all blocks' owners held. Locks may wait for a server.
@@ -58,27 +62,31 @@ int block_handover_check(const struct block_handover *set, struct error *err);
 
 /*
  * Source, when nothing is in flight and all is durable: sets the time of each image to one that no
- * write leaves, and gives up its locks. Requests fail with -ENOLCK from now on.
+ * write leaves, and gives up its locks. Requests fail with -ENOLCK from now on. Returns a checksum
+ * of these times, for the target; 0: there is none.
  */
-void block_handover_offer(const struct block_handover *set);
+uint64_t block_handover_offer(const struct block_handover *set);
 
 /*
- * Target, after the source has said that it offers them. ret_arbiter: it was taken; false: nothing
- * is written, so there is none. Errors, after which nothing is held and the machine must not run:
- * -EAGAIN, the source has the arbiter; -EBUSY, somebody else has an image; -ESTALE, an image is of
- * another size than it was; -ENOLCK; what futimens(2) says.
+ * Target, after the source has said that it offers them, and times: what the offer returned there.
+ * ret_arbiter: it was taken; false: nothing is written, so there is none. Errors, after which
+ * nothing is held and the machine must not run: -EAGAIN, the source has the arbiter; -EBUSY,
+ * somebody else has an image; -ESTALE, an image is of another size than it was, or was touched
+ * since; -ENOLCK; what statx(2) and futimens(2) say.
  */
-int block_handover_take(const struct block_handover *set, bool *ret_arbiter, struct error *err);
+int block_handover_take(const struct block_handover *set, uint64_t times, bool *ret_arbiter,
+                        struct error *err);
 
 enum block_handover_answer {
-    HANDOVER_TAKEN,     /* the target has it: never run it here again */
+    HANDOVER_TAKEN,     /* the target has it all: never run it here again */
     HANDOVER_AS_IT_WAS, /* the target never gets it; the images are locked, and nobody touched them
                          */
     HANDOVER_UNKNOWN, /* nobody can tell, or images were written: block_handover_retake() may do */
 };
 /*
  * Source, after block_handover_offer(), when it is in doubt. why: for HANDOVER_UNKNOWN, words.
- * Errors, and then ask again: what fcntl(2) or statx(2) say; no image is locked.
+ * Errors, and then ask again: -EAGAIN, the target has the arbiter, but not yet all that it needs;
+ * what fcntl(2) or statx(2) say; no image is locked.
  */
 int block_handover_ask(const struct block_handover *set, enum block_handover_answer *ret_answer,
                        struct error *why, struct error *err);

@@ -208,9 +208,9 @@ int machine_sync_disks(struct machine *machine, struct error *err);
 int machine_handover_mark(struct machine *machine, const uint8_t *session, struct error *err);
 void machine_handover_unmark(struct machine *machine, const uint8_t *session);
 int machine_disks_shared(struct machine *machine, const uint8_t *session, struct error *err);
-void machine_handover_offer(struct machine *machine, const uint8_t *session);
-int machine_handover_take(struct machine *machine, const uint8_t *session, bool *ret_arbiter,
-                          struct error *err);
+uint64_t machine_handover_offer(struct machine *machine, const uint8_t *session);
+int machine_handover_take(struct machine *machine, const uint8_t *session, uint64_t times,
+                          bool *ret_arbiter, struct error *err);
 int machine_handover_ask(struct machine *machine, const uint8_t *session,
                          enum block_handover_answer *ret_answer, struct error *why,
                          struct error *err);

@@ -25,6 +25,7 @@
 #define PLACE_BYTES 128
 #define ARBITER 0
 #define MARK(disk) (1 + (disk))
+#define PROMISE 127 /* of who has the arbiter: it has the images as well, and runs the machine */
 
 /* No clock of a file system that has finer ones is likely to say this, and no coarser one does. */
 #define STAMP_NS 345678901
@@ -67,6 +68,13 @@ static int has_no_locks(int code, struct error *err)
                      "its file system has no locks (%s), and without them two hosts "
                      "could write it",
                      strerror(code));
+}
+
+static void unlock_images(const struct block_handover *set)
+{
+    for (unsigned i = 0; i < set->count; i++)
+        if (written(set, i))
+            block_image_unlock(written(set, i));
 }
 
 void block_handover_unmark(const struct block_handover *set)
@@ -172,8 +180,30 @@ static int stamp(struct block_image *image)
     return r < 0 ? r : get_time(image, &image->stamp);
 }
 
-void block_handover_offer(const struct block_handover *set)
+/* Of all that are written, in their order; 0: they cannot be told. Over a network: locked before.
+ */
+static uint64_t sum_of_times(const struct block_handover *set)
 {
+    uint64_t sum = UINT64_C(0xcbf29ce484222325); /* FNV-1a, by words */
+
+    for (unsigned i = 0; i < set->count; i++) {
+        const struct block_image *image = written(set, i);
+        struct timespec time;
+
+        if (!image)
+            continue;
+        if (get_time(image, &time) < 0)
+            return 0;
+        sum = (sum ^ (uint64_t)time.tv_sec) * UINT64_C(0x100000001b3);
+        sum = (sum ^ (uint64_t)time.tv_nsec) * UINT64_C(0x100000001b3);
+    }
+    return sum ? sum : 1;
+}
+
+uint64_t block_handover_offer(const struct block_handover *set)
+{
+    uint64_t sum;
+
     for (unsigned i = 0; i < set->count; i++) {
         struct block_image *image = written(set, i);
 
@@ -187,16 +217,9 @@ void block_handover_offer(const struct block_handover *set)
                      "can tell whether it was written",
                      set->disks[i].id, set->disks[i].path, strerror(-r));
     }
-    for (unsigned i = 0; i < set->count; i++)
-        if (written(set, i))
-            block_image_unlock(written(set, i));
-}
-
-static void unlock_images(const struct block_handover *set)
-{
-    for (unsigned i = 0; i < set->count; i++)
-        if (written(set, i))
-            block_image_unlock(written(set, i));
+    sum = first_written(set) ? sum_of_times(set) : 0;
+    unlock_images(set);
+    return sum;
 }
 
 int block_handover_retake(const struct block_handover *set, struct error *err)
@@ -228,9 +251,32 @@ static int check_size(const struct block_handover *set, unsigned disk, struct er
     return name_disk(set, disk, err);
 }
 
-int block_handover_take(const struct block_handover *set, bool *ret_arbiter, struct error *err)
+/* Nobody touched the images since they were offered; from now on they look touched. */
+static int begin(const struct block_handover *set, uint64_t times, struct error *err)
 {
     static const struct timespec now = {.tv_nsec = UTIME_NOW};
+    const struct block_image *image = first_written(set);
+    int r;
+
+    for (unsigned i = 0; i < set->count; i++) {
+        r = written(set, i) ? check_size(set, i, err) : 0;
+        if (r < 0)
+            return r;
+    }
+    if (times == 0 || sum_of_times(set) != times)
+        return error_set(err, ESTALE,
+                         "a disk was touched since the machine stopped: it was run, or written by "
+                         "somebody else");
+    r = set_time(image, &now);
+    if (r < 0)
+        return error_errno(err, -r, "cannot set the time of the first disk");
+    r = block_lock_byte(image->fd, place(set, PROMISE), true);
+    return r < 0 ? error_errno(err, -r, "cannot lock the first disk") : 0;
+}
+
+int block_handover_take(const struct block_handover *set, uint64_t times, bool *ret_arbiter,
+                        struct error *err)
+{
     const struct block_image *image = first_written(set);
     int r;
 
@@ -244,15 +290,10 @@ int block_handover_take(const struct block_handover *set, bool *ret_arbiter, str
     if (r < 0)
         return error_errno(err, -r, "cannot lock the first disk");
     r = block_handover_retake(set, err);
-    for (unsigned i = 0; r == 0 && i < set->count; i++)
-        r = written(set, i) ? check_size(set, i, err) : 0;
+    if (r == 0)
+        r = begin(set, times, err);
     if (r < 0)
         goto fail;
-    r = set_time(image, &now);
-    if (r < 0) {
-        error_errno(err, -r, "cannot set the time of the first disk");
-        goto fail;
-    }
     *ret_arbiter = true;
     return 0;
 
@@ -317,6 +358,8 @@ int block_handover_ask(const struct block_handover *set, enum block_handover_ans
         return 0;
     }
     r = block_lock_byte(image->fd, place(set, ARBITER), true);
+    if (r == -EAGAIN && !block_is_byte_locked(image->fd, place(set, PROMISE)))
+        return error_set(err, EAGAIN, "the other side is about to take the machine");
     if (r == -EAGAIN) {
         *ret_answer = HANDOVER_TAKEN;
         return 0;

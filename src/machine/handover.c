@@ -72,22 +72,24 @@ int machine_disks_shared(struct machine *m, const uint8_t *session, struct error
     return r;
 }
 
-void machine_handover_offer(struct machine *m, const uint8_t *session)
+uint64_t machine_handover_offer(struct machine *m, const uint8_t *session)
 {
     struct set set;
 
     set_lock(&set, m, session);
-    block_handover_offer(&set.handover);
+    uint64_t times = block_handover_offer(&set.handover);
+
     set_unlock(m);
+    return times;
 }
 
-int machine_handover_take(struct machine *m, const uint8_t *session, bool *ret_arbiter,
-                          struct error *err)
+int machine_handover_take(struct machine *m, const uint8_t *session, uint64_t times,
+                          bool *ret_arbiter, struct error *err)
 {
     struct set set;
 
     set_lock(&set, m, session);
-    int r = block_handover_take(&set.handover, ret_arbiter, err);
+    int r = block_handover_take(&set.handover, times, ret_arbiter, err);
 
     set_unlock(m);
     return r;

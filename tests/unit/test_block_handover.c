@@ -16,6 +16,8 @@
 
 #include <cmocka.h>
 
+#include "../../src/backends/block_image.h"
+#include "../../src/backends/block_lock.h"
 #include "block_bench.h"
 #include "folder.h"
 #include "vmrun/block_handover.h"
@@ -26,6 +28,8 @@
 
 static const uint8_t session[HANDOVER_SESSION_BYTES] = "one of many....";
 static const uint8_t another[HANDOVER_SESSION_BYTES] = "another one....";
+
+static uint64_t times; /* of the last offer */
 
 /* The disks of one process. */
 struct side {
@@ -117,7 +121,7 @@ static int take(struct side *side, struct error *err)
     bool arbiter = false;
 
     *err = (struct error){.msg = ""};
-    int r = block_handover_take(&side->set, &arbiter, err);
+    int r = block_handover_take(&side->set, times, &arbiter, err);
 
     assert_int_equal(arbiter, r == 0);
     return r;
@@ -148,7 +152,7 @@ static void the_target_writes_when_it_has_taken_the_images_and_not_before(void *
     assert_int_equal(block_sync_until(target.benches[0].block, UINT64_MAX), -ENOLCK);
     assert_int_equal(write_sector(&source, 0), 0);
 
-    block_handover_offer(&source.set);
+    times = block_handover_offer(&source.set);
     assert_int_equal(write_sector(&source, 0), -ENOLCK);
     assert_int_equal(write_sector(&target, 0), -ENOLCK);
     assert_int_equal(take(&target, &err), 0);
@@ -177,7 +181,7 @@ static void without_a_target_the_source_goes_on_and_the_target_never_does(void *
     assert_int_equal(write_sector(&source, 0), 0);
     before[0] = time_of(IMAGE);
     before[1] = time_of(OTHER);
-    block_handover_offer(&source.set);
+    times = block_handover_offer(&source.set);
     after = time_of(IMAGE);
     assert_true(after.tv_sec != before[0].tv_sec && after.tv_nsec != before[0].tv_nsec);
     assert_int_equal(ask(&source, &why), HANDOVER_AS_IT_WAS);
@@ -200,7 +204,7 @@ static void the_source_can_move_again_after_it_was_left_alone(void **state)
 
     (void)state;
     open_both(&source, &target);
-    block_handover_offer(&source.set);
+    times = block_handover_offer(&source.set);
     assert_int_equal(ask(&source, &why), HANDOVER_AS_IT_WAS);
     side_close(&target);
     block_handover_unmark(&source.set);
@@ -211,7 +215,7 @@ static void the_source_can_move_again_after_it_was_left_alone(void **state)
     assert_int_equal(block_handover_check(&target.set, &err), -ENOTUNIQ); /* no mark */
     target.set.session = another;
     assert_int_equal(block_handover_check(&target.set, &err), 0);
-    block_handover_offer(&source.set);
+    times = block_handover_offer(&source.set);
     assert_int_equal(take(&target, &err), 0);
     assert_int_equal(ask(&source, &why), HANDOVER_TAKEN);
     side_close(&source);
@@ -225,7 +229,7 @@ static void a_target_that_died_before_it_took_them_leaves_all_as_it_was(void **s
 
     (void)state;
     open_both(&source, &target);
-    block_handover_offer(&source.set);
+    times = block_handover_offer(&source.set);
     side_close(&target);
     assert_int_equal(ask(&source, &why), HANDOVER_AS_IT_WAS);
     assert_int_equal(write_sector(&source, 0), 0);
@@ -239,7 +243,7 @@ static void a_target_that_ran_and_died_is_noticed_even_if_it_wrote_nothing(void 
 
     (void)state;
     open_both(&source, &target);
-    block_handover_offer(&source.set);
+    times = block_handover_offer(&source.set);
     assert_int_equal(take(&target, &err), 0);
     side_close(&target);
     assert_int_equal(ask(&source, &why), HANDOVER_UNKNOWN);
@@ -262,7 +266,7 @@ static void a_third_party_that_wrote_in_between_is_noticed(void **state)
 
     (void)state;
     open_both(&source, &target);
-    block_handover_offer(&source.set);
+    times = block_handover_offer(&source.set);
     side_open(&third, false, &path, 1);
     assert_int_equal(write_sector(&third, 0), 0);
 
@@ -285,6 +289,78 @@ static void a_third_party_that_wrote_in_between_is_noticed(void **state)
     side_close(&source);
 }
 
+static void a_target_that_wakes_up_late_does_not_run_what_went_on_without_it(void **state)
+{
+    struct side source, target;
+    struct error err, why;
+
+    (void)state;
+    open_both(&source, &target);
+    times = block_handover_offer(&source.set);
+    assert_int_equal(ask(&source, &why), HANDOVER_AS_IT_WAS);
+    assert_int_equal(write_sector(&source, 0), 0);
+    side_close(&source); /* killed: nobody holds the arbiter any more */
+    assert_int_equal(take(&target, &err), -ESTALE);
+    assert_string_equal(err.msg, "a disk was touched since the machine stopped: it was run, or "
+                                 "written by somebody else");
+    assert_true(is_free(IMAGE));
+    side_close(&target);
+}
+
+static void nor_if_it_wrote_nothing_there(void **state)
+{
+    struct side source, target;
+    struct error err, why;
+
+    (void)state;
+    open_both(&source, &target);
+    times = block_handover_offer(&source.set);
+    assert_int_equal(ask(&source, &why), HANDOVER_AS_IT_WAS);
+    side_close(&source);
+    assert_int_equal(take(&target, &err), -ESTALE);
+    side_close(&target);
+}
+
+static void a_target_does_not_run_what_a_third_party_wrote_to(void **state)
+{
+    struct side source, target, third;
+    const char *const path = OTHER;
+    struct error err, why;
+
+    (void)state;
+    open_both(&source, &target);
+    times = block_handover_offer(&source.set);
+    side_open(&third, false, &path, 1);
+    assert_int_equal(write_sector(&third, 0), 0);
+    side_close(&third);
+    assert_int_equal(take(&target, &err), -ESTALE);
+    assert_int_equal(ask(&source, &why), HANDOVER_UNKNOWN);
+    side_close(&source);
+    side_close(&target);
+}
+
+/* Between its first lock and its last one a target may still fail: it has not got it. */
+static void a_target_that_has_only_the_arbiter_has_not_got_it_yet(void **state)
+{
+    struct side source, target;
+    struct flock lock = {.l_type = F_RDLCK, .l_start = INT64_C(1) << 62};
+    enum block_handover_answer answer;
+    struct error err, why;
+
+    (void)state;
+    open_both(&source, &target);
+    times = block_handover_offer(&source.set);
+    assert_int_equal(take(&target, &err), 0);
+    assert_int_equal(fcntl(block_image_of(source.benches[0].block)->fd, F_OFD_GETLK, &lock), 0);
+    assert_int_equal(lock.l_type, F_WRLCK); /* the arbiter; the promise is the last of its place */
+    block_unlock_bytes(block_image_of(target.benches[0].block)->fd, lock.l_start + 127, 1);
+    assert_int_equal(block_handover_ask(&source.set, &answer, &why, &err), -EAGAIN);
+    assert_string_equal(err.msg, "the other side is about to take the machine");
+    side_close(&target);
+    assert_int_equal(ask(&source, &why), HANDOVER_UNKNOWN);
+    side_close(&source);
+}
+
 static void an_image_of_another_size_is_not_taken(void **state)
 {
     struct side source, target;
@@ -292,7 +368,7 @@ static void an_image_of_another_size_is_not_taken(void **state)
 
     (void)state;
     open_both(&source, &target);
-    block_handover_offer(&source.set);
+    times = block_handover_offer(&source.set);
     assert_int_equal(truncate(OTHER, 2 * MIB), 0);
     assert_int_equal(take(&target, &err), -ESTALE);
     assert_string_equal(err.msg, "disk data: data.img: it has 2097152 bytes now, and had 1048576 "
@@ -381,8 +457,8 @@ static void a_machine_that_writes_nothing_has_no_arbiter(void **state)
     side_open(&target, true, &path, 1);
     assert_int_equal(block_handover_mark(&source.set, &err), 0);
     assert_int_equal(block_handover_check(&target.set, &err), 0);
-    block_handover_offer(&source.set);
-    assert_int_equal(block_handover_take(&target.set, &arbiter, &err), 0);
+    times = block_handover_offer(&source.set);
+    assert_int_equal(block_handover_take(&target.set, times, &arbiter, &err), 0);
     assert_false(arbiter);
     assert_int_equal(ask(&source, &why), HANDOVER_UNKNOWN);
     assert_string_equal(why.msg,
@@ -400,6 +476,10 @@ int main(void)
         cmocka_unit_test(a_target_that_died_before_it_took_them_leaves_all_as_it_was),
         cmocka_unit_test(a_target_that_ran_and_died_is_noticed_even_if_it_wrote_nothing),
         cmocka_unit_test(a_third_party_that_wrote_in_between_is_noticed),
+        cmocka_unit_test(a_target_that_wakes_up_late_does_not_run_what_went_on_without_it),
+        cmocka_unit_test(nor_if_it_wrote_nothing_there),
+        cmocka_unit_test(a_target_does_not_run_what_a_third_party_wrote_to),
+        cmocka_unit_test(a_target_that_has_only_the_arbiter_has_not_got_it_yet),
         cmocka_unit_test(an_image_of_another_size_is_not_taken),
         cmocka_unit_test(a_target_with_other_files_is_refused),
         cmocka_unit_test(an_image_that_is_written_cannot_be_opened_to_be_read),
