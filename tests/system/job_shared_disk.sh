@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# shellcheck shell=dash disable=SC1091,SC2016,SC2034,SC2154
+# shellcheck shell=dash disable=SC1091,SC2016,SC2034,SC2086,SC2154
 # Two hosts see one disk image by NFS: what a lock of one means on the other. Who may run a machine that moves rests on it.
 # $1: "lease" to see also what becomes of the locks of a host that is cut off, which takes two minutes more.
 # hosts: 3

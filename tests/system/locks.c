@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * locks: open file description locks and times of a file, from a shell. For files that two hosts see.
+ * locks: open file description locks and times of a file that two hosts see, from a shell.
  *
- *   locks get FILE START LENGTH            "free", or "taken" when another holds a lock of these bytes
- *   locks set FILE START LENGTH SECONDS    take them exclusively, say "got" or "denied", and keep them so long
- *   locks stamp FILE SECONDS NANOSECONDS   set the time of its last change
- *   locks time FILE START                  take one byte for a moment, and say that time then
+ *   locks get FILE START LENGTH      "free", or "taken" when another holds a lock of these bytes
+ *   locks set FILE START LENGTH S    take them exclusively, "got" or "denied"; keep them S seconds
+ *   locks stamp FILE S NS            set the time of its last change
+ *   locks time FILE START            take one byte for a moment, and say that time then
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=dash disable=SC2016,SC2034,SC2046,SC2086,SC2154
+# A guest that checks itself (images/torture.c) is moved between hosts a and b, while host c is the other end of its connections,
+# serves its disk, and measures how long it is away (downtime.c). For jobs with these lines in their heads:
+#   hosts: 3
+#   modules: virtio_pci,virtio_blk,virtio_net,virtio_rng,virtio_console
+#   builds: images/torture.c tests/system/downtime.c
+#
+#   moves_begin                hosts, network and disk are ready
+#   torture_on HOST CPUS       the guest starts there, and works
+#   moved FROM TO COMMAND...   COMMAND FROM TO moves it; then it goes on there with nothing wrong
+#   moves_table                what was measured of each move, and the medians
+#
+# The guest's own lines come to c by TCP, in /tmp/report: one connection, which lives as long as the guest does.
+GUEST=10.7.7.50
+orders="ip addr add $GUEST/24 dev eth0; ip link set eth0 up; downtime answer &
+torture memory=32 writers=2 rate=10 disk=/dev/vda peer=$SERVER | tee /dev/console | nc $SERVER 7009"
+
+moves_begin() {
+    hosts_begin
+    mount -t tmpfs -o size=90% export $EXPORT
+    truncate -s 16M $EXPORT/disk
+    expect "NFS is mounted on both hosts" nfs_begin
+    printf '#!/bin/sh\nexec cat >>/tmp/report\n' >/tmp/take-report
+    chmod 755 /tmp/take-report
+    nc -ll -p 7009 -e /tmp/take-report &
+    ./torture echo &
+    : >/tmp/moves
+}
+
+lines() { grep -c '^torture: .* second .* errors 0[[:space:]]*$' /tmp/report; }
+says_more() { [ "$(lines)" -gt "$had" ]; }
+# goes_on: the guest of this nonce says more, later than all it said before, and nothing is wrong.
+goes_on() {
+    had=$(lines)
+    wait_for 60 says_more || { echo "no sign of life"; tail -n 2 /tmp/report; return 1; }
+    ! grep WRONG /tmp/report || return 1
+    said=$(grep '^torture: .* second .* errors 0[[:space:]]*$' /tmp/report | tail -n 1)
+    set -- $said
+    [ "$2" = "${nonce:=$2}" ] || { echo "the nonce was $nonce and is $2"; return 1; }
+    [ "$4" -gt "$second" ] || { echo "it was at second $second and is at $4"; return 1; }
+    second=$4
+}
+
+torture_on() {
+    exec 4>&-
+    rm -f /tmp/report /tmp/ask
+    : >/tmp/report
+    nonce='' second=0 cpus=$2
+    expect "$cpus: it starts on $1" on "$1" "vmrun run --detach --name torture --kernel $KERNEL --initrd ./initrd --cpus $cpus --memory 128M \
+        --console file:/tmp/serial --disk /mnt/disk --net tap=tap0,bridge=br0 --cmdline '$(script_line "$orders")'"
+    mkfifo /tmp/ask
+    ./downtime ask $GUEST </tmp/ask >/tmp/away &
+    exec 4>/tmp/ask
+    expect "$cpus: and works" goes_on
+}
+
+# away: what was measured since it was asked last.
+away() {
+    asked=$(wc -l </tmp/away)
+    echo >&4
+    wait_for 10 sh -c "[ \$(wc -l </tmp/away) -gt $asked ]" || return
+    tail -n 1 /tmp/away
+}
+centiseconds() { sed 's/^\([0-9]*\)\.\([0-9]*\) .*/\1\2/' /proc/uptime; }
+
+moved() {
+    from=$1 to=$2 began=$(centiseconds)
+    shift 2
+    away >/dev/null
+    "$@" $from $to || { on $from "tail -n 3 /tmp/serial; vmrun list"; on $to "tail -n 3 /tmp/serial; vmrun list"; return 1; }
+    took=$(($(centiseconds) - began))
+    goes_on || return
+    goes_on || return
+    set -- $(away)
+    echo "$cpus $from $to $took $4 $6 $8" >>/tmp/moves # sent N lost N echo_ms N guest_ms N
+}
+
+moves_table() {
+    echo "move  CPUs  from  to  seconds   lost  no answer, ms  guest's clock, ms"
+    awk '{ printf "%4d  %4d  %4s  %2s  %7.2f  %5d  %13s  %17s\n", NR, $1, $2, $3, $4 / 100, $5, $6, $7 }' /tmp/moves
+    for cpus in $(cut -d ' ' -f 1 /tmp/moves | uniq); do
+        echo "$cpus CPUs: medians: $(median 4 | sed "s|..$|.&|") s, lost $(median 5), no answer for $(median 6) ms, guest's clock $(median 7) ms"
+    done
+}
+median() { grep "^$cpus " /tmp/moves | cut -d ' ' -f "$1" | sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
