@@ -138,7 +138,13 @@ static ssize_t move(struct channel *channel, bool out, struct iovec *window, uns
                     struct error *err)
 {
     struct msghdr msg = {.msg_iov = window, .msg_iovlen = count};
-    ssize_t n = out ? sendmsg(channel->fd, &msg, MSG_NOSIGNAL) : recvmsg(channel->fd, &msg, 0);
+    ssize_t n;
+
+    if (channel->tls) {
+        n = out ? tls_send(channel->tls, window, count, err) : tls_recv(channel->tls, window, err);
+        return n < 0 && n != -EAGAIN ? error_prefix(err, "%s", channel->peer) : n;
+    }
+    n = out ? sendmsg(channel->fd, &msg, MSG_NOSIGNAL) : recvmsg(channel->fd, &msg, 0);
 
     if (n > 0)
         return n;
@@ -251,6 +257,8 @@ bool channel_readable(struct channel *channel, int timeout_ms)
 {
     struct error ignored;
 
+    if (channel->tls && tls_pending(channel->tls))
+        return true;
     return wait_for(channel, POLLIN, channel_deadline_ns(timeout_ms), &ignored) != 0;
 }
 
@@ -287,7 +295,8 @@ uint64_t channel_received_bytes(const struct channel *channel)
     return atomic_load(&channel->received);
 }
 
-int channel_create(int fd, const char *peer, struct channel **ret_channel, struct error *err)
+int channel_create(int fd, struct tls_session *tls, const char *peer, struct channel **ret_channel,
+                   struct error *err)
 {
     struct channel *channel = calloc(1, sizeof(*channel));
     int r;
@@ -308,6 +317,7 @@ int channel_create(int fd, const char *peer, struct channel **ret_channel, struc
         return r;
     }
     channel->fd = fd;
+    channel->tls = tls;
     channel_set_timeout(channel, CHANNEL_TIMEOUT_MS);
     *ret_channel = channel;
     return 0;
@@ -331,6 +341,7 @@ void channel_destroy(struct channel *channel)
 {
     if (!channel)
         return;
+    tls_session_destroy(channel->tls);
     if (channel->fd >= 0)
         hang_up(channel->fd);
     if (channel->wake >= 0)

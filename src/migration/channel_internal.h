@@ -9,13 +9,15 @@
 #include <stdatomic.h>
 
 #include "channel.h"
+#include "tls.h"
 
 #define CHANNEL_TIMEOUT_MS 15000
 
 struct channel {
-    int fd;     /* never blocks */
-    int wake;   /* an eventfd: once interrupted, readable for ever */
-    char *peer; /* for messages */
+    int fd;                  /* never blocks */
+    int wake;                /* an eventfd: once interrupted, readable for ever */
+    char *peer;              /* for messages */
+    struct tls_session *tls; /* or NULL: plain TCP */
     atomic_bool interrupted;
     atomic_int timeout_ms;
     _Atomic(struct channel_limit *) limit;
@@ -23,8 +25,9 @@ struct channel {
     int send_failed, recv_failed; /* each its own thread's: half-way, with that errno */
 };
 
-/* Takes fd, a connected socket, on success. Errors: -ENOMEM, -EMFILE. */
-int channel_create(int fd, const char *peer, struct channel **ret_channel, struct error *err);
+/* Takes fd, a connected socket, and tls on success. Errors: -ENOMEM, -EMFILE. */
+int channel_create(int fd, struct tls_session *tls, const char *peer, struct channel **ret_channel,
+                   struct error *err);
 
 /* CLOCK_MONOTONIC. */
 uint64_t channel_now_ns(void);
