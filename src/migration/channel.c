@@ -188,7 +188,8 @@ static ssize_t send_slice(struct channel *channel, const struct cursor *cursor, 
     if (*allowed == 0 && limit) {
         unsigned count = cursor_window(cursor, window, SIZE_MAX);
 
-        *allowed = channel_limit_take(limit, window_bytes(window, count), &wait_ns);
+        *allowed =
+            channel_limit_take(limit, channel_now_ns(), window_bytes(window, count), &wait_ns);
     }
     if (*allowed == 0 && limit)
         return atomic_load(&channel->interrupted) ? failed(channel, ECANCELED, err)

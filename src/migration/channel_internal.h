@@ -40,6 +40,7 @@ struct pollfd;
 int channel_poll(struct pollfd *fds, unsigned count, uint64_t deadline_ns);
 
 /* How many of `want` bytes may go now, at least 1; or 0: ask again in *ret_wait_ns. */
-size_t channel_limit_take(struct channel_limit *limit, size_t want, uint64_t *ret_wait_ns);
+size_t channel_limit_take(struct channel_limit *limit, uint64_t now_ns, size_t want,
+                          uint64_t *ret_wait_ns);
 
 #endif

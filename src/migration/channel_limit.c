@@ -15,7 +15,7 @@
 
 #define NS_PER_S UINT64_C(1000000000)
 #define SLICES_PER_S 100
-#define LATE_NS (NS_PER_S / 20)
+#define LATE_NS (NS_PER_S / 10)
 #define MOST_BYTES_PER_S (UINT64_C(1) << 37) /* as good as none */
 
 struct channel_limit {
@@ -41,26 +41,26 @@ void channel_limit_set(struct channel_limit *limit, uint64_t bytes_per_second)
 {
     pthread_mutex_lock(&limit->lock);
     limit->bytes_per_second = bytes_per_second > MOST_BYTES_PER_S ? 0 : bytes_per_second;
-    limit->next_ns = channel_now_ns(); /* what waits was worth another time at the old rate */
+    limit->next_ns = 0; /* what goes on was worth another time at the old rate */
     pthread_mutex_unlock(&limit->lock);
 }
 
-size_t channel_limit_take(struct channel_limit *limit, size_t want, uint64_t *ret_wait_ns)
+size_t channel_limit_take(struct channel_limit *limit, uint64_t now_ns, size_t want,
+                          uint64_t *ret_wait_ns)
 {
-    uint64_t now, rate;
+    uint64_t rate;
 
     pthread_mutex_lock(&limit->lock);
-    now = channel_now_ns();
     rate = limit->bytes_per_second;
-    if (rate && now < limit->next_ns) {
-        *ret_wait_ns = limit->next_ns - now;
+    if (rate && now_ns < limit->next_ns) {
+        *ret_wait_ns = limit->next_ns - now_ns;
         want = 0;
     } else if (rate) {
         uint64_t slice = rate / SLICES_PER_S ? rate / SLICES_PER_S : 1;
 
         want = want < slice ? want : (size_t)slice;
-        if (now - limit->next_ns > LATE_NS)
-            limit->next_ns = now;
+        if (now_ns - limit->next_ns > LATE_NS)
+            limit->next_ns = now_ns;
         limit->next_ns += want * NS_PER_S / rate;
     }
     pthread_mutex_unlock(&limit->lock);

@@ -44,6 +44,7 @@ struct channel_listener {
 /* A url in parts. */
 struct place {
     char host[NI_MAXHOST], port[8];
+    bool literal; /* an IPv6 address in brackets */
 };
 
 static int wrong_url(const char *url, const char *why, struct error *err)
@@ -82,6 +83,7 @@ static int parse_url(const char *url, struct place *place, struct error *err)
     if (!isdigit((unsigned char)port[1]) || strspn(port + 1, "0123456789") != strlen(port + 1) ||
         text_parse_uint(port + 1, UINT16_MAX, &number) < 0)
         return wrong_url(url, "the port is to be a number up to 65535", err);
+    place->literal = *end == ']';
     snprintf(place->host, sizeof(place->host), "%.*s", (int)len, host);
     snprintf(place->port, sizeof(place->port), "%u", (unsigned)number);
     return 0;
@@ -112,7 +114,15 @@ static int look_up(const struct channel_security *security, const char *url,
 {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV}, *list;
     bool anybody = security->insecure || wants_tls(security);
-    int r = getaddrinfo(place->host, place->port, &hints, &list);
+    int r;
+
+    if (place->literal) {
+        hints.ai_family = AF_INET6;
+        hints.ai_flags |= AI_NUMERICHOST;
+    }
+    r = getaddrinfo(place->host, place->port, &hints, &list);
+    if (r != 0 && place->literal)
+        return wrong_url(url, "no IPv6 address stands between [ and ]", err);
 
     if (r != 0)
         return error_set(err, EHOSTUNREACH, "%s: %s", url,
@@ -473,6 +483,11 @@ int channel_connect(const struct channel_security *security, const char *url, in
 
     if (r < 0)
         return r;
+    if (strcmp(place.port, "0") == 0) {
+        freeaddrinfo(list);
+        tls_destroy(tls);
+        return wrong_url(url, "port 0 is nowhere to connect to", err);
+    }
     for (const struct addrinfo *a = list; a && fd < 0; a = a->ai_next)
         r = connect_to(a, share_of(deadline_ns, a), &fd);
     freeaddrinfo(list);
