@@ -55,8 +55,11 @@ static int set_up(struct tls_session *s, int fd)
     if (!tls->certificates)
         return g->credentials_set(s->gnutls, GNUTLS_CRD_PSK,
                                   s->server ? (void *)tls->psk_server : (void *)tls->psk_client);
-    if (s->server)
+    if (s->server) {
         g->certificate_server_set_request(s->gnutls, GNUTLS_CERT_REQUIRE);
+        /* Not whom we trust: they would keep a wrong one to themselves, and nobody knew why. */
+        g->certificate_send_x509_rdn_sequence(s->gnutls, 1);
+    }
     s->wanted[0] = (gnutls_typed_vdata_st){
         .type = GNUTLS_DT_KEY_PURPOSE_OID,
         .data = (void *)(s->server ? GNUTLS_KP_TLS_WWW_CLIENT : GNUTLS_KP_TLS_WWW_SERVER)};
@@ -109,7 +112,7 @@ static bool again(ssize_t r)
     return r == GNUTLS_E_AGAIN || r == GNUTLS_E_INTERRUPTED;
 }
 
-/* What is wrong with their certificate, in the library's words. */
+/* What is wrong with their certificate. */
 static int untrusted(struct tls_session *s, struct error *err)
 {
     const struct tls_gnutls *g = tls_gnutls();
@@ -117,12 +120,23 @@ static int untrusted(struct tls_session *s, struct error *err)
     gnutls_datum_t words = {0};
     int r;
 
+    if (status & GNUTLS_CERT_EXPIRED)
+        return error_set(err, EPROTO, "the other side's certificate has expired");
+    if (status & GNUTLS_CERT_NOT_ACTIVATED)
+        return error_set(err, EPROTO,
+                         "the other side's certificate is not valid yet: are both clocks right?");
+    if (status & GNUTLS_CERT_SIGNER_NOT_FOUND)
+        return error_set(err, EPROTO, "the other side's certificate was not signed by --tls-ca");
+    if (status & GNUTLS_CERT_UNEXPECTED_OWNER)
+        return error_set(err, EPROTO, "the other side's certificate does not name '%s'", s->host);
+    if (status & GNUTLS_CERT_PURPOSE_MISMATCH)
+        return error_set(err, EPROTO,
+                         "the other side's certificate is not for TLS %s (its extended key usage)",
+                         s->server ? "clients" : "servers");
     if (g->certificate_verification_status_print(status, GNUTLS_CRT_X509, &words, 0) < 0)
-        return error_set(err, EPROTO, "its certificate is not trusted");
-    r = error_set(err, EPROTO, "%s%s%s", (const char *)words.data,
-                  status & GNUTLS_CERT_UNEXPECTED_OWNER ? " It does not name " : "",
-                  status & GNUTLS_CERT_UNEXPECTED_OWNER && s->host ? s->host : "");
-    free(words.data);
+        return error_set(err, EPROTO, "the other side's certificate is not trusted");
+    r = error_set(err, EPROTO, "the other side's certificate: %s", (const char *)words.data);
+    free(words.data); /* what gnutls_free() is */
     return r;
 }
 
@@ -137,13 +151,15 @@ static int failed_handshake(struct tls_session *s, int r, struct error *err)
     switch (r) {
     case GNUTLS_E_CERTIFICATE_VERIFICATION_ERROR: return untrusted(s, err);
     case GNUTLS_E_FATAL_ALERT_RECEIVED:
-        return error_set(err, EPROTO, "the other side refused us (TLS: %s): %s",
+        return error_set(err, EPROTO, "the other side refused us (%s): %s",
                          g->alert_get_name(g->alert_get(s->gnutls)), cure);
+    case GNUTLS_E_SRP_PWD_ERROR: /* of find_key() */
+        return error_set(err, EPROTO, "the other side has a key of another identity: %s", cure);
     case GNUTLS_E_PREMATURE_TERMINATION:
     case GNUTLS_E_PULL_ERROR:
     case GNUTLS_E_PUSH_ERROR:
         return error_set(err, EPROTO, "the other side hung up in the TLS handshake: %s", cure);
-    default: return error_set(err, EPROTO, "TLS: %s: %s", g->strerror(r), cure);
+    default: return error_set(err, EPROTO, "TLS failed (%s) %s", g->strerror(r), cure);
     }
 }
 
@@ -195,7 +211,7 @@ static ssize_t failed(struct tls_session *s, ssize_t r, int code, struct error *
             return error_set(err, EPIPE, "the other side closed the connection");
         return error_set(err, code, "%s", strerror(code));
     case GNUTLS_E_FATAL_ALERT_RECEIVED:
-        return error_set(err, EPROTO, "the other side refused (TLS: %s)",
+        return error_set(err, EPROTO, "the other side refused to go on (%s)",
                          g->alert_get_name(g->alert_get(s->gnutls)));
     default: return error_set(err, EPROTO, "TLS: %s", g->strerror((int)r));
     }

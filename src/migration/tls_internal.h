@@ -30,6 +30,7 @@ struct tls {
     X(bye) \
     X(certificate_allocate_credentials) \
     X(certificate_free_credentials) \
+    X(certificate_send_x509_rdn_sequence) \
     X(certificate_server_set_request) \
     X(certificate_set_x509_key_mem2) \
     X(certificate_set_x509_trust_mem) \
