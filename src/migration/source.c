@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "handover.h"
@@ -26,6 +27,7 @@
 #define PREPARE_MS 60000 /* to build a machine there */
 #define READY_MS 30000
 #define DONE_MS 10000
+#define ASK_NS UINT64_C(120000000000)
 #define LOOK_MS 100 /* between two looks at whether it was cancelled */
 #define PROBE_NS UINT64_C(2000000)
 
@@ -49,6 +51,7 @@ struct source {
 
     struct writer state, cpuid;
     char *description;
+    uint64_t times; /* of the images, when they were given up */
     enum source_state at;
     bool has_arbiter;
     struct error why; /* of what ended it */
@@ -327,7 +330,7 @@ static int give_up_disks(struct job *job, struct error *err)
     struct source *s = source_of(job);
 
     (void)err;
-    machine_handover_offer(machine_of(s), s->hello.session);
+    s->times = machine_handover_offer(machine_of(s), s->hello.session);
     return 0;
 }
 
@@ -362,10 +365,13 @@ static enum source_event commit(struct source *s)
     uint64_t start = loop_now_ns();
     json_t *done = NULL;
     enum source_event event;
+    uint8_t times[8];
 
     /* Whatever goes wrong from here on, the other side may have heard of it. */
-    if (job_call_machine(&s->job, give_up_disks, &s->why) < 0 ||
-        send_bytes(s, FRAME_COMMIT, (uint8_t[8]){0}, 8, &s->why) < 0)
+    if (job_call_machine(&s->job, give_up_disks, &s->why) < 0)
+        return SOURCE_BROKEN;
+    snapfile_put_le(times, s->times, sizeof(times));
+    if (send_bytes(s, FRAME_COMMIT, times, sizeof(times), &s->why) < 0)
         return SOURCE_BROKEN;
     event = hear(s, FRAME_DONE, DONE_MS, &done);
     json_decref(done);
@@ -377,11 +383,19 @@ static enum source_event commit(struct source *s)
 
 static enum source_event ask(struct source *s)
 {
+    uint64_t end = loop_now_ns() + ASK_NS;
     struct error err;
-    int r = job_call_machine(&s->job, ask_arbiter, &err);
 
-    if (r >= 0)
-        return (enum source_event)r;
+    for (;;) {
+        int r = job_call_machine(&s->job, ask_arbiter, &err);
+
+        if (r >= 0)
+            return (enum source_event)r;
+        if (r == -ECANCELED || loop_now_ns() > end)
+            break;
+        /* The target is in the midst of taking its locks, or a file server does not answer. */
+        nanosleep(&(struct timespec){.tv_nsec = LOOK_MS * 1000000}, NULL);
+    }
     s->why = err;
     return SOURCE_LOCK_USELESS;
 }

@@ -350,6 +350,7 @@ static int load(struct receive *r, struct error *err)
 /* COMMIT, and then the locks. */
 static int take_over(struct receive *r, struct error *err)
 {
+    uint64_t times;
     void *body;
     size_t len;
     bool arbiter;
@@ -359,11 +360,12 @@ static int take_over(struct receive *r, struct error *err)
     result = frame_expect(control(r), FRAME_COMMIT, &body, &len, err);
     if (result < 0)
         return result;
+    times = snapfile_get_le(body, sizeof(times));
     free(body);
     r->commit_ns = loop_now_ns();
     if (handover_target(&r->at, TARGET_COMMIT, true) != TARGET_TAKE_LOCK)
         return error_set(err, EPROTO, "COMMIT of nothing");
-    result = machine_handover_take(r->machine, r->hello.session, &arbiter, err);
+    result = machine_handover_take(r->machine, r->hello.session, times, &arbiter, err);
     (void)handover_target(&r->at, result < 0 ? TARGET_LOCK_DENIED : TARGET_LOCK_GOT, true);
     return result;
 }
