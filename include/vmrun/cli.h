@@ -23,8 +23,9 @@ enum cli_status {
 };
 
 struct cli_option {
-    const char *name;     /* "--memory" */
-    const char *argument; /* "SIZE", "FILE", "host|x86-64-v2"; NULL: a flag */
+    const char *name; /* "--memory" */
+    /* "SIZE", "FILE", "host|x86-64-v2"; "[SECONDS]": only after a '='; NULL: a flag */
+    const char *argument;
     const char *help;
     const char *config; /* the JSON path that it sets, or NULL */
 };
@@ -48,7 +49,7 @@ extern const struct cli_verb cli_verbs[];
 
 struct cli_value {
     const struct cli_option *option;
-    const char *text; /* NULL: a flag */
+    const char *text; /* NULL: a flag, or its argument was left out */
 };
 
 /* A parsed command line; its strings are argv's. */

@@ -147,25 +147,35 @@ int migration_cancel(struct migration *migration, struct error *err);
 /*
  * A machine out of a file, to be started with machine_start() or kept with machine_pause(). The
  * file is verified before: all but RAM, or with eager RAM too; else RAM is read as it is touched,
- * and verified by a thread that ends the machine when it does not match.
+ * and verified by a thread that ends the machine when it does not match. With prefetch that thread
+ * first reads the file's working set (vmrun/working_set.h), while the machine is built and runs.
  */
 struct restore;
-enum restore_mode { RESTORE_LAZY, RESTORE_EAGER };
+enum restore_mode { RESTORE_LAZY, RESTORE_PREFETCH, RESTORE_EAGER };
 struct restore_params {
     enum restore_mode mode;
     bool freeze; /* the guest's clock goes on from where it stood, not from now */
+    /* Lazily only: record for so long what the guest touches, and put that into the file, which
+     * lies at record_path. 0: do not. */
+    unsigned record_seconds;
+    const char *record_path;
 };
 struct snapfile;
 /*
  * config: made of the file's section "machine"; it and file outlive the machine, and the restore
  * too, which is destroyed before the machine. Errors: those of machine_create_from(),
  * machine_load_state() and snapfile_verify_chunk(); -EPROTO, the file lacks a section or its
- * memory is not the machine's.
+ * memory is not the machine's; with prefetch, those of working_set_find(); when it is to be
+ * recorded, those of snapfile_create(), and -ESTALE, another file lies there by now.
  */
 int restore_machine(const struct restore_params *params, const struct snapfile *file,
                     const struct vm_config *config, struct loop *loop, struct restore **ret_restore,
                     struct machine **ret_machine, struct error *err);
-void restore_destroy(struct restore *restore); /* NULL is fine */
+/*
+ * NULL is fine. A recording that is under way is finished first if the guest ended by itself, and
+ * given up if it did not.
+ */
+void restore_destroy(struct restore *restore);
 /* The file has become shorter: a machine that ran from it and crashed did so for that. */
 bool restore_file_was_cut(const struct restore *restore);
 

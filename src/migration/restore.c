@@ -2,7 +2,8 @@
 /*
  * restore: a machine out of a snapshot file.
  *
- * Lazily its RAM is a private mapping of the file, and a thread verifies it while the guest runs;
+ * Lazily its RAM is a private mapping of the file, and a thread verifies it while the guest runs
+ * (and before that, to prefetch, touches what the guest will touch first);
  * eagerly all of it is read and verified before. Whatever comes to light afterwards (a chunk that
  * does not match, a page that can be read no more) reaches the machine's thread by an eventfd,
  * since the handler of SIGBUS may do no more than write there, and ends the machine.
@@ -22,10 +23,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "recorder.h"
 #include "vmrun/log.h"
 #include "vmrun/migration.h"
 #include "vmrun/snapfile.h"
 #include "vmrun/thread.h"
+#include "vmrun/working_set.h"
 
 #define MAX_READERS 4 /* more of them only wait for the disk */
 
@@ -34,6 +37,8 @@ struct restore {
     const struct snapfile *file;
     struct machine *machine;
     struct guest_memory *memory;
+    struct working_set working_set; /* to prefetch: the file's */
+    struct recorder *recorder;
     off_t file_bytes; /* at first */
 
     pthread_t readers[MAX_READERS];
@@ -76,6 +81,8 @@ static void *read_chunks(void *opaque)
     uint64_t chunks = snapfile_chunks(restore->file), chunk, gpa, bytes;
     struct error err;
 
+    if (restore->params.mode == RESTORE_PREFETCH)
+        working_set_prefetch(&restore->working_set, restore->memory, &restore->leave);
     /* The guest goes first; when it idles, this is soon done. */
     if (!restore->into_memory)
         (void)setpriority(PRIO_PROCESS, 0, 19);
@@ -239,6 +246,25 @@ static int section(const struct restore *restore, const char *name, const void *
     return *ret_data ? 0 : error_set(err, EPROTO, "section '%s': missing", name);
 }
 
+/* RAM is as the file has it, mapped or read. */
+static int provide_memory(struct restore *restore, struct error *err)
+{
+    const struct restore_params *params = &restore->params;
+    int r = check_memory(restore, err);
+
+    if (r < 0)
+        return r;
+    if (params->mode == RESTORE_EAGER)
+        return read_all(restore, err);
+    guard(restore);
+    if (params->mode == RESTORE_PREFETCH)
+        return start_readers(restore, 1, false, err); /* as early as it can be */
+    if (params->record_seconds == 0)
+        return 0;
+    return recorder_start(restore->memory, restore->file, params->record_path,
+                          params->record_seconds, &restore->recorder, err);
+}
+
 static int build(struct restore *restore, const struct vm_config *config, struct loop *loop,
                  struct error *err)
 {
@@ -252,7 +278,7 @@ static int build(struct restore *restore, const struct vm_config *config, struct
         r = section(restore, "cpuid", &image.cpuid, &image.cpuid_len, err);
     if (r < 0)
         return r;
-    if (restore->params.mode == RESTORE_LAZY) {
+    if (restore->params.mode != RESTORE_EAGER) {
         image.ram_fd = snapfile_fd(restore->file);
         for (unsigned i = 0; i < snapfile_regions(restore->file, &regions); i++)
             image.ram_offset[i] = snapfile_ram_offset(restore->file, i);
@@ -261,11 +287,7 @@ static int build(struct restore *restore, const struct vm_config *config, struct
     if (r < 0)
         return r;
     restore->memory = machine_memory(restore->machine);
-    r = check_memory(restore, err);
-    if (r == 0 && restore->params.mode == RESTORE_EAGER)
-        r = read_all(restore, err);
-    else if (r == 0)
-        guard(restore);
+    r = provide_memory(restore, err);
     if (r == 0)
         r = machine_load_state(restore->machine, state, len, advance, restore, err);
     return r < 0 ? r : machine_tell_restored(restore->machine, err);
@@ -299,6 +321,8 @@ int restore_machine(const struct restore_params *params, const struct snapfile *
     restore->alarm_fd = -1;
     pthread_mutex_init(&restore->lock, NULL);
     r = open_alarm(restore, loop, err);
+    if (r == 0 && params->mode == RESTORE_PREFETCH)
+        r = working_set_find(file, &restore->working_set, err);
     if (r == 0)
         r = build(restore, config, loop, err);
     if (r == 0 && params->mode == RESTORE_LAZY)
@@ -317,10 +341,19 @@ fail:;
     return r;
 }
 
+static bool ended_by_itself(const struct restore *restore)
+{
+    enum machine_end end = machine_end(restore->machine, &(int){0});
+
+    return end == MACHINE_END_POWEROFF || end == MACHINE_END_EXIT;
+}
+
 void restore_destroy(struct restore *restore)
 {
     if (!restore)
         return;
+    if (restore->recorder)
+        recorder_stop(restore->recorder, ended_by_itself(restore));
     atomic_store(&restore->leave, true);
     join_readers(restore);
     loop_watch_destroy(restore->alarm_watch);

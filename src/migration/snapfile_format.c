@@ -117,6 +117,15 @@ void snapfile_put_superblock(const struct snapfile_superblock *super, uint8_t *b
     snapfile_put_le(block + SUPERBLOCK_CHECKSUM, snapfile_hash(block, SUPERBLOCK_CHECKSUM), 8);
 }
 
+void snapfile_change_superblock(uint8_t *block, uint64_t table_bytes, uint64_t table_checksum,
+                                uint64_t file_bytes)
+{
+    snapfile_put_le(block + AT_TABLE_BYTES, table_bytes, 8);
+    snapfile_put_le(block + AT_TABLE_CHECKSUM, table_checksum, 8);
+    snapfile_put_le(block + AT_FILE_BYTES, file_bytes, 8);
+    snapfile_put_le(block + SUPERBLOCK_CHECKSUM, snapfile_hash(block, SUPERBLOCK_CHECKSUM), 8);
+}
+
 /* What must be as in every file of this version. */
 static int check_version(const uint8_t *block, struct error *err)
 {

@@ -70,6 +70,10 @@ void snapfile_put_superblock(const struct snapfile_superblock *super, uint8_t *b
 int snapfile_get_superblock(const uint8_t *block, struct snapfile_superblock *ret_super,
                             struct error *err);
 
+/* The same, but for another table and size. */
+void snapfile_change_superblock(uint8_t *block, uint64_t table_bytes, uint64_t table_checksum,
+                                uint64_t file_bytes);
+
 /* page: SNAPFILE_PAGE bytes, what the table does not use is zero. */
 void snapfile_put_table(const struct snapfile_entry *entries, unsigned count, uint8_t *page);
 /* Names, flags and places; also that the last section ends where the file does. */

@@ -14,6 +14,7 @@
 
 #include "migration/snapfile_format.h"
 #include "snapshot.h"
+#include "vmrun/working_set.h"
 
 #define SUPERBLOCK_BYTES 120u
 #define TABLE_BYTES 384u
@@ -73,6 +74,7 @@ static uint64_t read_all(struct snapfile *file)
 {
     static uint8_t chunk[SNAPFILE_CHUNK_BYTES];
     uint64_t sum = 0, checksum, gpa, bytes;
+    struct working_set set = {0};
     struct error err;
     const char *name;
     const void *section;
@@ -85,6 +87,11 @@ static uint64_t read_all(struct snapfile *file)
             abort();
         sum += checksum;
     }
+    if (working_set_find(file, &set, &err) == 0)
+        for (size_t i = 0; i < set.runs; i++)
+            sum += working_set_run(&set, i).pages;
+    if (set.pages > MOST_BYTES / SNAPFILE_PAGE)
+        abort();
     (void)snapfile_tell_state(file, touch, &sum, &err);
     for (uint64_t i = 0; i < snapfile_chunks(file); i++) {
         snapfile_chunk_range(file, i, &gpa, &bytes);

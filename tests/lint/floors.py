@@ -23,7 +23,7 @@ HEADERS = {
     "boot": {"boot", "acpi"},
     "config": {"config"},
     "machine": {"machine"},
-    "migration": {"migration", "snapfile"},
+    "migration": {"migration", "snapfile", "working_set"},
     "control": {"control"},
     "cli": {"cli"},
 }

@@ -23,6 +23,7 @@
 #include "vmrun/memory.h"
 #include "vmrun/migration.h"
 #include "vmrun/snapfile.h"
+#include "vmrun/working_set.h"
 
 #define MIB (UINT64_C(1) << 20)
 #define SIZE (6 * MIB)
@@ -35,6 +36,7 @@ struct machine {
     char report[256];
     char state[16], cpuid[16];
     uint64_t saved_ns, advance_ns;
+    enum machine_end end;
 };
 
 static struct bench {
@@ -42,6 +44,8 @@ static struct bench {
     struct loop *loop;
     struct snapfile *file;
     struct restore *restore;
+    const char *working_set; /* WORKING_SET_RUN_BYTES for the file, or NULL */
+    unsigned record_seconds;
 } bench;
 
 /* The machine */
@@ -93,6 +97,12 @@ int machine_tell_restored(struct machine *m, struct error *err)
     return 0;
 }
 
+enum machine_end machine_end(const struct machine *m, int *ret_status)
+{
+    *ret_status = 0;
+    return m->end;
+}
+
 void machine_crash(struct machine *m, const char *report)
 {
     m->crashed = true;
@@ -127,6 +137,10 @@ static void write_file(const char *state)
                          0);
     }
     assert_int_equal(snapfile_put_section(writer, "cpuid", true, "cpuid", 6, &err), 0);
+    if (bench.working_set)
+        assert_int_equal(snapfile_put_section(writer, WORKING_SET_SECTION, false, bench.working_set,
+                                              WORKING_SET_RUN_BYTES, &err),
+                         0);
     if (state)
         assert_int_equal(
             snapfile_put_section(writer, "state", true, state, strlen(state) + 1, &err), 0);
@@ -155,7 +169,10 @@ static int teardown(void **state)
 
 static int restore(enum restore_mode mode, bool freeze, struct error *err)
 {
-    const struct restore_params params = {.mode = mode, .freeze = freeze};
+    const struct restore_params params = {.mode = mode,
+                                          .freeze = freeze,
+                                          .record_seconds = bench.record_seconds,
+                                          .record_path = "file"};
     struct machine *machine;
 
     assert_int_equal(snapfile_open("file", &bench.file, err), 0);
@@ -211,13 +228,15 @@ static void run_on(const char *words)
 
 static void ram_and_state_come_from_the_file(void **state)
 {
-    static const enum restore_mode modes[] = {RESTORE_LAZY, RESTORE_EAGER};
+    static const enum restore_mode modes[] = {RESTORE_LAZY, RESTORE_PREFETCH, RESTORE_EAGER};
 
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < 3; i++) {
         if (i > 0) {
             teardown(state);
             setup(state);
         }
+        bench.working_set = "\2\0\0\0\1\0\0\x80";
+        write_file("good");
         must_restore(modes[i], false);
         assert_string_equal(bench.machine.state, "good");
         assert_string_equal(bench.machine.cpuid, "cpuid");
@@ -267,6 +286,77 @@ static void and_ends_a_machine_that_runs_lazily(void **state)
     flip(FILE_RAM + 4 * MIB + 5);
     must_restore(RESTORE_LAZY, false);
     run_on("RAM at 0x100000000: checksum does not match");
+}
+
+static void a_file_without_a_working_set_is_not_prefetched(void **state)
+{
+    struct error err;
+
+    (void)state;
+    assert_int_equal(restore(RESTORE_PREFETCH, false, &err), -ENOENT);
+    assert_non_null(strstr(err.msg, "'vmrun restore --record' does that"));
+    assert_null(bench.machine.memory); /* none was built */
+}
+
+static void a_working_set_that_makes_no_sense_is_refused_by_prefetch_alone(void **state)
+{
+    struct error err;
+
+    bench.working_set = "\xff\xff\xff\xff\1\0\0\0";
+    write_file("good");
+    assert_int_equal(restore(RESTORE_PREFETCH, false, &err), -EPROTO);
+    assert_string_equal(err.msg, "section 'working': run 0 is not in RAM");
+    snapfile_close(bench.file);
+    must_restore(RESTORE_LAZY, false);
+    expect_ram();
+    (void)state;
+}
+
+static void a_flipped_byte_ends_a_machine_that_prefetched_it(void **state)
+{
+    (void)state;
+    bench.working_set = "\2\0\0\0\1\0\0\x80";
+    write_file("good");
+    flip(FILE_RAM + 2 * GUEST_PAGE_SIZE);
+    must_restore(RESTORE_PREFETCH, false);
+    run_on("RAM at 0x0: checksum does not match");
+}
+
+/* Returns the pages that were recorded, 0: none. */
+static uint64_t record_until(enum machine_end end)
+{
+    struct snapfile *file;
+    struct working_set set = {0};
+    struct error err;
+
+    bench.record_seconds = 3600;
+    must_restore(RESTORE_LAZY, false);
+    expect_ram();
+    bench.machine.end = end;
+    restore_destroy(bench.restore);
+    bench.restore = NULL;
+    assert_int_equal(snapfile_open("file", &file, &err), 0);
+    (void)working_set_find(file, &set, &err);
+    snapfile_close(file);
+    return set.pages;
+}
+
+static void a_recording_is_kept_when_the_guest_ends_by_itself(void **state)
+{
+    static const enum machine_end by_itself[] = {MACHINE_END_POWEROFF, MACHINE_END_EXIT};
+    static const enum machine_end not [] = {MACHINE_END_KILLED, MACHINE_END_CRASH,
+                                            MACHINE_END_NONE};
+
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(record_until(not [i]), 0);
+        teardown(state);
+        setup(state);
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(record_until(by_itself[i]), SIZE / GUEST_PAGE_SIZE);
+        teardown(state);
+        setup(state);
+    }
 }
 
 static void touch_last_page(void *opaque)
@@ -338,6 +428,10 @@ int main(void)
         TEST(the_time_between_passes_or_does_not),
         TEST(a_flipped_byte_of_ram_is_refused_by_eager),
         TEST(and_ends_a_machine_that_runs_lazily),
+        TEST(a_file_without_a_working_set_is_not_prefetched),
+        TEST(a_working_set_that_makes_no_sense_is_refused_by_prefetch_alone),
+        TEST(a_flipped_byte_ends_a_machine_that_prefetched_it),
+        TEST(a_recording_is_kept_when_the_guest_ends_by_itself),
         TEST(a_file_that_is_cut_ends_the_machine_and_no_thread),
         TEST(a_state_that_does_not_load_leaves_nothing),
         TEST(a_file_without_state_is_refused),
