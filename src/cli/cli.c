@@ -82,7 +82,8 @@ static const struct cli_option save_options[] = {
 
 static const struct cli_option restore_options[] = {
     {"--name", "NAME", "what the machine is called (default: as before)", "name"},
-    {"--mode", "lazy|eager", "run at once and verify RAM meanwhile (lazy), or before", NULL},
+    {"--mode", "lazy|prefetch|eager", "whether RAM is read as it is touched, or before", NULL},
+    {"--record", "[SECONDS]", "note in FILE what the guest touches first (default: 5)", NULL},
     {"--clock", "advance|freeze", "whether the time between has passed for the guest", NULL},
     {"--console", "stdio|pty|file:PATH|none", "where the serial port leads", "console.serial"},
     {"--hvc0", "stdio|pty|file:PATH", "where hvc0 leads", "console.virtio"},
@@ -162,7 +163,9 @@ const struct cli_verb cli_verbs[] = {
      save_options, 2, 2, NULL, CLI_MACHINES, cli_save},
     {"restore", "FILE", "have a saved machine go on",
      "The file stays as it is, and may be restored any number of times, also at once with\n"
-     "--name. It must not change while a machine runs from it (--mode lazy).\n\n"
+     "--name. It must not change while a machine runs from it (unless --mode eager).\n\n"
+     "lazy: the guest runs at once, and RAM is verified meanwhile. prefetch: likewise, but\n"
+     "first of all is read what --record noted. eager: RAM is verified before it runs.\n\n"
      "Exit status: as of 'vmrun run'.",
      restore_options, 1, 1, NULL, CLI_FILES, cli_restore},
     {"migrate", "NAME tcp://HOST:PORT", "move it to another host, while it runs",
@@ -247,6 +250,11 @@ static int wrong_option(const struct cli_args *args, const char *text, size_t le
     return cli_wrong(args, err, "unknown option '%s'", name);
 }
 
+bool cli_is_optional(const struct cli_option *option)
+{
+    return option->argument && option->argument[0] == '[';
+}
+
 static const struct cli_option *find_option(const struct cli_verb *verb, const char *name,
                                             size_t len)
 {
@@ -274,9 +282,9 @@ static int parse_option(struct cli_args *args, int argc, char *const argv[], int
         return cli_wrong(args, err, "%s takes no value", option->name);
     if (option->argument && word[len])
         value = word + len + 1;
-    else if (option->argument && *at + 1 < argc)
+    else if (option->argument && !cli_is_optional(option) && *at + 1 < argc)
         value = argv[++*at];
-    else if (option->argument)
+    else if (option->argument && !cli_is_optional(option))
         return cli_wrong(args, err, "%s needs a value: %s %s", option->name, option->name,
                          option->argument);
     args->values[args->value_count++] = (struct cli_value){.option = option, .text = value};

@@ -14,13 +14,19 @@ void cli_print_usage(FILE *out)
     fprintf(out, "\n'vmrun help VERB' says more.\n");
 }
 
-static int option_width(const struct cli_option *o)
+/* "--memory SIZE", "--record[=SECONDS]" */
+static void option_text(const struct cli_option *o, char *text, size_t size)
 {
-    return (int)(strlen(o->name) + (o->argument ? 1 + strlen(o->argument) : 0));
+    if (cli_is_optional(o))
+        snprintf(text, size, "%s[=%s", o->name, o->argument + 1);
+    else
+        snprintf(text, size, "%s%s%s", o->name, o->argument ? " " : "",
+                 o->argument ? o->argument : "");
 }
 
 void cli_print_verb(const struct cli_verb *verb, FILE *out)
 {
+    char text[64];
     int width = 6;
 
     fprintf(out, "Usage: vmrun %s%s%s%s\n\n%c%s.\n", verb->name, verb->options ? " [OPTIONS]" : "",
@@ -29,12 +35,14 @@ void cli_print_verb(const struct cli_verb *verb, FILE *out)
     if (verb->details)
         fprintf(out, "\n%s\n", verb->details);
     fprintf(out, "\nOptions:\n");
-    for (const struct cli_option *o = verb->options; o && o->name; o++)
-        if (option_width(o) > width)
-            width = option_width(o);
-    for (const struct cli_option *o = verb->options; o && o->name; o++)
-        fprintf(out, "  %s%s%s%*s  %s\n", o->name, o->argument ? " " : "",
-                o->argument ? o->argument : "", width - option_width(o), "", o->help);
+    for (const struct cli_option *o = verb->options; o && o->name; o++) {
+        option_text(o, text, sizeof(text));
+        width = (int)strlen(text) > width ? (int)strlen(text) : width;
+    }
+    for (const struct cli_option *o = verb->options; o && o->name; o++) {
+        option_text(o, text, sizeof(text));
+        fprintf(out, "  %-*s  %s\n", width, text, o->help);
+    }
     fprintf(out, "  %-*s  this help\n", width, "--help");
 }
 
@@ -55,7 +63,7 @@ static void print_choices(const char *argument, FILE *out)
 static void print_completion_of_values(const struct cli_verb *verb, FILE *out)
 {
     for (const struct cli_option *o = verb->options; o && o->name; o++) {
-        if (!o->argument)
+        if (!o->argument || cli_is_optional(o))
             continue;
         fprintf(out, "        '%s %s') ", verb->name, o->name);
         if (strncmp(o->argument, "FILE", 4) == 0) {

@@ -9,7 +9,9 @@
 #include <string.h>
 
 #include "incoming.h"
+#include "vmrun/log.h"
 #include "vmrun/machine.h"
+#include "vmrun/working_set.h"
 
 #ifdef __aarch64__
 #define ARCHITECTURE SNAPFILE_AARCH64
@@ -19,29 +21,70 @@
 
 /* Options */
 
-static int parse_choice(const struct cli_args *args, const char *option, const char *first,
-                        const char *second, bool *ret_second, struct error *err)
-{
-    const char *text = cli_get(args, option);
+#define RECORD_SECONDS 5
+#define RECORD_MAX_SECONDS 3600
 
-    if (text && strcmp(text, first) != 0 && strcmp(text, second) != 0)
-        return cli_wrong(args, err, "%s: \"%.40s\" is neither %s nor %s", option, text, first,
-                         second);
-    *ret_second = text && strcmp(text, second) == 0;
+static int parse_clock(const struct cli_args *args, struct restore_params *params,
+                       struct error *err)
+{
+    const char *text = cli_get(args, "--clock");
+
+    params->freeze = text && strcmp(text, "freeze") == 0;
+    return !text || params->freeze || strcmp(text, "advance") == 0
+               ? CLI_OK
+               : cli_wrong(args, err, "--clock: \"%.40s\" is neither advance nor freeze", text);
+}
+
+static int parse_mode(const struct cli_args *args, struct restore_params *params, struct error *err)
+{
+    static const char *const names[] = {
+        [RESTORE_LAZY] = "lazy", [RESTORE_PREFETCH] = "prefetch", [RESTORE_EAGER] = "eager"};
+    const char *text = cli_get(args, "--mode");
+
+    params->mode = RESTORE_LAZY;
+    for (unsigned i = 0; text && i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strcmp(text, names[i]) == 0) {
+            params->mode = (enum restore_mode)i;
+            return CLI_OK;
+        }
+    }
+    return text
+               ? cli_wrong(args, err, "--mode: \"%.40s\" is not one of lazy, prefetch, eager", text)
+               : CLI_OK;
+}
+
+static int parse_record(const struct cli_args *args, struct restore_params *params,
+                        struct error *err)
+{
+    int status;
+
+    if (!cli_has(args, "--record"))
+        return CLI_OK;
+    status = cli_get_seconds(args, "--record", RECORD_MAX_SECONDS, RECORD_SECONDS,
+                             &params->record_seconds, err);
+    if (status != CLI_OK)
+        return status;
+    if (params->mode != RESTORE_LAZY)
+        return cli_wrong(args, err,
+                         "--record wants --mode lazy: with another the guest does not touch "
+                         "pages first");
+    if (cli_has(args, "--paused"))
+        return cli_wrong(args, err,
+                         "--record and --paused exclude each other: a guest that stands still "
+                         "touches nothing");
+    params->record_path = args->operands[0];
+    if (!cli_has(args, "--verbose"))
+        log_set_level(LOG_LEVEL_INFO); /* how it went is to be told */
     return CLI_OK;
 }
 
 static int parse_options(struct run *run, const struct cli_args *args, struct error *err)
 {
-    bool eager = false;
-    int status = parse_choice(args, "--mode", "lazy", "eager", &eager, err);
+    int status = parse_mode(args, &run->restore_params, err);
 
     if (status == CLI_OK)
-        status =
-            parse_choice(args, "--clock", "advance", "freeze", &run->restore_params.freeze, err);
-    if (status == CLI_OK)
-        run->restore_params.mode = eager ? RESTORE_EAGER : RESTORE_LAZY;
-    return status;
+        status = parse_clock(args, &run->restore_params, err);
+    return status == CLI_OK ? parse_record(args, &run->restore_params, err) : status;
 }
 
 static int restore_file(struct run *run, const struct cli_args *args, struct error *err)
@@ -50,6 +93,7 @@ static int restore_file(struct run *run, const struct cli_args *args, struct err
     size_t len, cpuid_len;
     const char *description = snapfile_section(run->file, "machine", &len);
     const void *cpuid = snapfile_section(run->file, "cpuid", &cpuid_len);
+    struct working_set set;
     struct error why;
     int status;
 
@@ -64,6 +108,9 @@ static int restore_file(struct run *run, const struct cli_args *args, struct err
         /* Nothing else of it means anything here. */
         incoming_reason(&reasons, "it is a machine of another architecture");
     } else {
+        if (run->restore_params.mode == RESTORE_PREFETCH &&
+            working_set_find(run->file, &set, &why) < 0)
+            incoming_reason(&reasons, "%s", why.msg);
         incoming_check(run, cpuid, cpuid_len, &reasons);
         if (machine_check_disks("disks", description, len, &run->config, &why) < 0)
             incoming_reason(&reasons, "%s", why.msg);

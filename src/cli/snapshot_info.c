@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vmrun snapshot info: all that a file says of itself and its machine, without the machine. */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -7,7 +8,9 @@
 
 #include "snapshot.h"
 #include "vmrun/text.h"
+#include "vmrun/working_set.h"
 
+#define PAGE_BYTES UINT64_C(4096)
 #define SHOWN_BYTES 16u /* of an array, in the form for people */
 #define SHOWN_ELEMENTS 4u
 
@@ -69,6 +72,20 @@ json_t *snapshot_sections_json(const struct snapfile *file)
     return sections;
 }
 
+/* NULL: none, or none that could be used. */
+static json_t *working_set_json(const struct snapfile *file)
+{
+    struct working_set set;
+    struct error err;
+
+    if (working_set_find(file, &set, &err) < 0)
+        return NULL;
+    uint64_t bytes = set.pages * PAGE_BYTES, written = set.written_pages * PAGE_BYTES;
+
+    return json_pack("{s:I, s:I, s:I}", "runs", (json_int_t)set.runs, "bytes", (json_int_t)bytes,
+                     "written_bytes", (json_int_t)written);
+}
+
 static void add_field(json_t *state, const struct state_told *told)
 {
     char id[256], field[256];
@@ -96,6 +113,7 @@ static void print_json(const struct snapfile *file, const char *path,
                        const struct snapshot_fields *fields, json_t *machine, json_t *about)
 {
     char id[2 * SNAPFILE_ID_BYTES + 1];
+    json_t *set = working_set_json(file);
     json_t *info = json_pack(
         "{s:o, s:s, s:I, s:s, s:I, s:I, s:o, s:o, s:O, s:o}", "file", snapshot_path(path), "id",
         id_text(file, id), "created_ns", (json_int_t)snapfile_created_ns(file), "architecture",
@@ -105,6 +123,8 @@ static void print_json(const struct snapfile *file, const char *path,
 
     if (about)
         json_object_set(info, "about", about);
+    if (set)
+        json_object_set_new(info, "working_set", set);
     cli_print_json(info);
 }
 
@@ -149,6 +169,20 @@ static void print_memory(const struct snapfile *file)
                regions[i].gpa, text_format_size(regions[i].size, size, sizeof(size)),
                snapfile_ram_offset(file, i));
     printf("%-10s %.1f MiB are not zero\n", "", (double)snapfile_data_bytes(file) / (1 << 20));
+}
+
+static void print_working_set(const struct snapfile *file)
+{
+    struct working_set set;
+    struct error err;
+    int r = working_set_find(file, &set, &err);
+
+    if (r == 0)
+        printf("%-10s %.1f MiB in %zu runs; %.1f MiB of it the guest wrote to\n", "prefetch",
+               (double)(set.pages * PAGE_BYTES) / (1 << 20), set.runs,
+               (double)(set.written_pages * PAGE_BYTES) / (1 << 20));
+    else if (r != -ENOENT)
+        printf("%-10s %s\n", "prefetch", err.msg);
 }
 
 static void print_sections(const struct snapfile *file)
@@ -202,6 +236,7 @@ static void print_text(const struct snapfile *file, const char *path,
     if (about)
         print_about(about);
     print_memory(file);
+    print_working_set(file);
     print_sections(file);
     printf("\n");
     char *text = json_dumps(machine, JSON_INDENT(2) | JSON_ENSURE_ASCII);

@@ -44,6 +44,8 @@ int cli_get_seconds(const struct cli_args *args, const char *option, unsigned ma
                     unsigned fallback, unsigned *ret_seconds, struct error *err);
 
 const struct cli_verb *cli_find_verb(const char *name);
+/* Its argument may be left out, and follows a '=' when it is there. */
+bool cli_is_optional(const struct cli_option *option);
 void cli_print_usage(FILE *out);
 void cli_print_verb(const struct cli_verb *verb, FILE *out);
 void cli_print_bash_completion(FILE *out);

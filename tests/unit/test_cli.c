@@ -58,7 +58,22 @@ static const struct {
     {{"vmrun", "restore"}, 2, "restore: FILE is missing (see 'vmrun help restore')"},
     {{"vmrun", "restore", "/tmp/x", "--mode", "later"},
      2,
-     "restore: --mode: \"later\" is neither lazy nor eager (see 'vmrun help restore')"},
+     "restore: --mode: \"later\" is not one of lazy, prefetch, eager (see 'vmrun help restore')"},
+    {{"vmrun", "restore", "/tmp/x", "--record=0"},
+     2,
+     "restore: --record: \"0\" is not a number of seconds from 1 to 3600 (see 'vmrun help "
+     "restore')"},
+    {{"vmrun", "restore", "/tmp/x", "--record", "5"},
+     2,
+     "restore: one argument too many: '5' (see 'vmrun help restore')"},
+    {{"vmrun", "restore", "/tmp/x", "--record", "--mode=prefetch"},
+     2,
+     "restore: --record wants --mode lazy: with another the guest does not touch pages first (see "
+     "'vmrun help restore')"},
+    {{"vmrun", "restore", "--record=9", "/tmp/x", "--paused"},
+     2,
+     "restore: --record and --paused exclude each other: a guest that stands still touches nothing "
+     "(see 'vmrun help restore')"},
     {{"vmrun", "restore", "/tmp/x", "--clock=stop"},
      2,
      "restore: --clock: \"stop\" is neither advance nor freeze (see 'vmrun help restore')"},
