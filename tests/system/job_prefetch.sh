@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=dash disable=SC1091,SC2012,SC2016,SC2034,SC2153
+# modules: virtio_blk
 # What a restored guest touches first is noted in its file, and read first from then on.
 . ./lib.sh
 
@@ -50,7 +51,7 @@ for mode in prefetch lazy eager; do
 done
 STATUS=0
 timeout -s INT 3 vmrun restore $FILES/snap --record=60 --console file:/tmp/i </dev/null >"$OUT" 2>"$ERR" || STATUS=$?
-expect "Ctrl-C ends a machine that is watched" status_is 124
+expect "Ctrl-C ends a machine that is watched" status_is 130
 expect "in words" grep -q "no working set was recorded: the machine was ended before" "$ERR"
 expect "the file is as it was" [ "$(inode)" = "$second" ]
 expect "and alone" [ "$(ls -A $FILES)" = snap ]
