@@ -10,11 +10,13 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "vmrun/loop.h"
 #include "vmrun/thread.h"
@@ -23,6 +25,10 @@
 #define MAX_ROUNDS 60
 #define MAX_FLAT_ROUNDS 3
 #define ALONE_PAGES 2048 /* a round of fewer is not worth other threads */
+
+#define TOUCHED \
+    (UINT64_C(3) << 62) /* of a page in /proc/self/pagemap: in memory, or swapped out \
+                         */
 
 struct rounds {
     struct machine *machine;
@@ -36,6 +42,8 @@ struct rounds {
     uint64_t *deferred[MEMORY_MAX_REGIONS]; /* of what is owed */
     uint64_t *fresh;
 
+    int pagemap_fd;            /* -1: what was never touched is read like the rest */
+    bool first;                /* nothing was put yet */
     bool last;                 /* nobody writes any more */
     uint64_t round_pages;      /* to copy in this round */
     atomic_uint_fast64_t done; /* of these */
@@ -108,12 +116,15 @@ int rounds_create(struct machine *machine, const struct rounds_sink *sink, void 
                          .memory = machine_memory(machine),
                          .sink = sink,
                          .opaque = opaque,
-                         .workers = workers};
+                         .workers = workers,
+                         .pagemap_fd = -1};
     pthread_mutex_init(&r->lock, NULL);
     if (allocate(r, err) < 0) {
         rounds_destroy(r);
         return -ENOMEM;
     }
+    if (sink->starts_zero)
+        r->pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
     *ret_rounds = r;
     return 0;
 }
@@ -128,6 +139,8 @@ void rounds_destroy(struct rounds *r)
         free(r->deferred[i]);
     }
     free(r->fresh);
+    if (r->pagemap_fd >= 0)
+        close(r->pagemap_fd);
     pthread_mutex_destroy(&r->lock);
     free(r);
 }
@@ -143,6 +156,7 @@ void rounds_owe_all(struct rounds *r)
         if (pages % 64)
             r->owed[i][pages / 64] = (UINT64_C(1) << pages % 64) - 1;
     }
+    r->first = true;
 }
 
 uint64_t rounds_owed(const struct rounds *r)
@@ -208,40 +222,68 @@ int rounds_harvest(struct rounds *r, struct error *err)
 
 /* Rounds */
 
+/*
+ * Pages of our own memory that were never touched are zero, and to read them would be to touch
+ * them. Who writes to one after this look is in the log, which was cleared before.
+ */
+static void drop_untouched(const struct rounds *r, const struct memory_region *region,
+                           const struct rounds_chunk *chunk, uint64_t *bits)
+{
+    uint64_t entries[ROUNDS_CHUNK_PAGES];
+    size_t bytes = chunk->pages * sizeof(entries[0]);
+    off_t at = (off_t)((uintptr_t)chunk->host / GUEST_PAGE_SIZE * sizeof(entries[0]));
+
+    if (r->pagemap_fd < 0 || region->fd >= 0 || region->from_file ||
+        pread(r->pagemap_fd, entries, bytes, at) != (ssize_t)bytes)
+        return;
+    for (unsigned i = 0; i < chunk->pages; i++)
+        if (!(entries[i] & TOUCHED))
+            bits[i / 64] &= ~(UINT64_C(1) << i % 64);
+}
+
+static uint64_t count_bits(const uint64_t *bits)
+{
+    uint64_t number = 0;
+
+    for (unsigned w = 0; w < ROUNDS_CHUNK_WORDS; w++)
+        number += (uint64_t)__builtin_popcountll(bits[w]);
+    return number;
+}
+
 static int copy_chunk(struct rounds *r, const struct worker *worker, unsigned region,
                       uint64_t first, struct error *err)
 {
+    const struct memory_region *memory = &r->memory->regions[region];
     uint64_t left = pages_of(r, region) - first;
     unsigned pages = left < ROUNDS_CHUNK_PAGES ? (unsigned)left : ROUNDS_CHUNK_PAGES;
     uint64_t *owed = r->owed[region] + first / 64, *deferred = r->deferred[region] + first / 64;
-    uint64_t bits[ROUNDS_CHUNK_WORDS], number = 0;
+    uint64_t bits[ROUNDS_CHUNK_WORDS], wanted[ROUNDS_CHUNK_WORDS];
+    const struct rounds_chunk chunk = {.region = region,
+                                       .first = first,
+                                       .pages = pages,
+                                       .bits = wanted,
+                                       .host = memory->host + first * GUEST_PAGE_SIZE};
     int result;
 
-    for (unsigned w = 0; w < ROUNDS_CHUNK_WORDS; w++) {
+    for (unsigned w = 0; w < ROUNDS_CHUNK_WORDS; w++)
         bits[w] = owed[w] & (r->last ? UINT64_MAX : ~deferred[w]);
-        number += (uint64_t)__builtin_popcountll(bits[w]);
-    }
-    if (!number)
+    if (!count_bits(bits))
         return 0;
     if (!r->last) {
         result = machine_dirty_clear(r->machine, region, first, pages, bits, err);
         if (result < 0)
             return result;
     }
-    result = r->sink->put(
-        r->opaque, worker->index,
-        &(struct rounds_chunk){.region = region,
-                               .first = first,
-                               .pages = pages,
-                               .bits = bits,
-                               .host = r->memory->regions[region].host + first * GUEST_PAGE_SIZE},
-        err);
+    memcpy(wanted, bits, sizeof(wanted));
+    if (r->first)
+        drop_untouched(r, memory, &chunk, wanted);
+    result = count_bits(wanted) ? r->sink->put(r->opaque, worker->index, &chunk, err) : 0;
     if (result < 0)
         return result;
     for (unsigned w = 0; w < ROUNDS_CHUNK_WORDS; w++)
         owed[w] &= ~bits[w];
-    atomic_fetch_add(&r->done, number);
-    atomic_fetch_add(&r->copied, number);
+    atomic_fetch_add(&r->done, count_bits(bits));
+    atomic_fetch_add(&r->copied, count_bits(wanted));
     return 0;
 }
 
@@ -316,6 +358,7 @@ int rounds_copy(struct rounds *r, struct rounds_round *ret_round, struct error *
     r->round_pages = rounds_owed(r) - count(r, r->deferred);
     atomic_store(&r->done, 0);
     result = copy_shares(r, err);
+    r->first = false;
     if (result == 0)
         result = rounds_harvest(r, err);
     if (result < 0)

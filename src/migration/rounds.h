@@ -33,6 +33,9 @@ struct rounds_sink {
     int (*put)(void *opaque, unsigned worker, const struct rounds_chunk *chunk, struct error *err);
     /* Between two chunks, on the thread that owns the rounds. An error ends the round. */
     int (*tick)(void *opaque, struct error *err);
+    /* What was never put is zero there: in the first round pages that nobody ever touched need not
+     * be put. */
+    bool starts_zero;
 };
 
 /* One round, when it is over. */

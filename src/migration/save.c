@@ -68,7 +68,7 @@ static int tick(void *opaque, struct error *err)
     return job_tick(&save->job, err);
 }
 
-static const struct rounds_sink sink = {.put = put, .tick = tick};
+static const struct rounds_sink sink = {.put = put, .tick = tick, .starts_zero = true};
 
 static int copy_rounds(struct save *save, struct error *err)
 {

@@ -5,6 +5,7 @@
  * must not hold.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -39,6 +41,7 @@ struct machine {
     unsigned (*writes)(struct machine *m, unsigned n);
     unsigned writes_at_hold;
     int state_fails;
+    bool unseen;       /* nobody is to sum it up */
     uint64_t held_sum; /* of all RAM, when it was held */
 };
 
@@ -145,7 +148,7 @@ int machine_hold(struct machine *m, struct error *err)
     if (m->state == MACHINE_RUNNING)
         write_pages(m, m->writes_at_hold);
     m->held = true;
-    m->held_sum = sum_of(m->memory);
+    m->held_sum = m->unseen ? 0 : sum_of(m->memory);
     return 0;
 }
 
@@ -185,7 +188,7 @@ int machine_save_state(struct machine *m, struct writer *w, struct error *err)
     put_bytes(w, "state", 5);
     /* What is written by saving belongs to it. */
     write_page(m, 7);
-    m->held_sum = sum_of(m->memory);
+    m->held_sum = m->unseen ? 0 : sum_of(m->memory);
     return m->state_fails ? error_set(err, m->state_fails, "vcpu0 does not say") : 0;
 }
 
@@ -327,13 +330,47 @@ static void a_quiet_guest_is_saved_in_one_round(void **state)
     assert_int_equal(bench.machine.state, MACHINE_RUNNING);
     assert_true(bench.report.pause_ns > 0);
     assert_int_equal(bench.report.pause_bytes, GUEST_PAGE_SIZE); /* of the saving itself */
-    assert_int_equal(bench.report.written_bytes, SIZE + GUEST_PAGE_SIZE);
+    assert_int_equal(bench.report.written_bytes, (PAGES / 2 + 1) * GUEST_PAGE_SIZE);
 }
 
 static unsigned a_thousand(struct machine *m, unsigned n)
 {
     (void)m, (void)n;
     return 1000;
+}
+
+static void a_page_that_was_never_touched_stays_so(void **state)
+{
+    uint8_t *last = page_at(&bench.machine, PAGES - 1);
+    uint64_t entry;
+    int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+
+    (void)state;
+    bench.machine.unseen = true;
+    save(false);
+    assert_int_equal(bench.report.error.code, 0);
+    assert_int_equal(pread(fd, &entry, sizeof(entry), (off_t)((uintptr_t)last / 4096 * 8)), 8);
+    close(fd);
+    assert_int_equal(entry >> 62, 0);
+}
+
+/* It becomes zero by losing its memory, as in a guest that restarts: the file has the old one. */
+static unsigned give_back(struct machine *m, unsigned n)
+{
+    if (n != 1)
+        return 0;
+    write_page(m, 300);
+    assert_int_equal(madvise(page_at(m, 300), GUEST_PAGE_SIZE, MADV_DONTNEED), 0);
+    return 100; /* from page 0 on, so that there is another round */
+}
+
+static void a_page_that_was_given_back_is_zero_in_the_file(void **state)
+{
+    (void)state;
+    bench.machine.writes = give_back;
+    save(false);
+    expect_saved();
+    assert_true(bench.report.rounds > 1);
 }
 
 static void rounds_end_when_they_no_longer_shrink(void **state)
@@ -524,6 +561,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_quiet_guest_is_saved_in_one_round),
+        TEST(a_page_that_was_never_touched_stays_so),
+        TEST(a_page_that_was_given_back_is_zero_in_the_file),
         TEST(rounds_end_when_they_no_longer_shrink),
         TEST(rounds_go_on_as_long_as_they_shrink),
         TEST(the_stop_does_not_come_at_a_peak),
