@@ -11,11 +11,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "job.h"
 #include "vmrun/snapfile.h"
 
 #define PROBE_NS UINT64_C(2000000)
+#define MOST_WORKERS 2u /* the kernel takes one write to a file at a time: one hashes meanwhile */
 #define STAGE_MIN_PAGES 1024 /* room for the last pages, as many as three times those left */
 #define STAGE_MAX_PAGES UINT64_C(65536)
 
@@ -307,6 +309,13 @@ static int open_file(struct save *save, struct machine *machine,
     return snapfile_create(params->path, params->replace, regions, mem->count, &save->file, err);
 }
 
+static unsigned workers(void)
+{
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+    return cpus < (long)MOST_WORKERS ? 1 : MOST_WORKERS;
+}
+
 int migration_save(struct migration *migration, const struct migration_save *params,
                    struct error *err)
 {
@@ -327,5 +336,5 @@ int migration_save(struct migration *migration, const struct migration_save *par
         free(save);
         return r;
     }
-    return job_start(migration, &save->job, &sink, 1, err);
+    return job_start(migration, &save->job, &sink, workers(), err);
 }
