@@ -82,6 +82,7 @@ gdt:
     .quad 0x00cff3000000ffff    /* 38 ring 3, data */
 gdt_tss:
     .quad 0x0000890000000168, 0 /* 40 task state, its base is filled in */
+    .globl gdt_pointer
 gdt_pointer:
     .word . - gdt - 1
     .long gdt
@@ -95,6 +96,7 @@ tss:
 
 /* Marked as accessed and written to already, so that the CPU writes nothing here: see pages.S. */
     .balign 4096
+    .globl pml4
 pml4:
     .quad pdpt + 0x27
     .fill 511, 8, 0
