@@ -3,6 +3,7 @@
 # A guest that checks itself (payloads/torture.c) comes through a dozen saves and restores with 1 and with 2 CPUs, at moments of
 # chance: of a machine that runs on and of one that ends, lazily and eagerly. Usage: snapshot_torture.sh VMRUN PAYLOADS [CYCLES]
 set -euo pipefail
+# shellcheck source=tests/guest/snapshot_lib.sh
 . "$(dirname "$0")/snapshot_lib.sh"
 snapshot_begin "$1" "$2"
 cycles=${3:-6} # of two saves each
@@ -20,7 +21,7 @@ by_chance() { sleep "0.$((RANDOM % 200 + 100))"; }
 
 for cpus in 1 2; do
     machine "t$cpus" "$cpus" 2
-    nonce=$(word 1) most_us=0
+    nonce=$(word 1)
     for ((n = 0; n < cycles; n++)); do
         modes=(lazy eager) clocks=(advance freeze)
         by_chance
