@@ -11,7 +11,7 @@
 fail() {
     echo "FAILED: $1"
     shift
-    for file in "$@"; do tail -n 5 "$file" | sed 's/^/    /'; done
+    for file in "$@"; do tail -n 5 "$file" | cat -v | cut -c 1-300 | sed 's/^/    /'; done
     exit 1
 }
 ok() { echo "ok: $*"; }
@@ -46,7 +46,7 @@ snapshot_end() {
 machine() {
     local name=$1 cpus=$2 mib=$3
     shift 3
-    "$vmrun" run --detach --name "$name" --kernel "$payloads/torture.elf" --cmdline "$ring $cpus $mib" --cpus "$cpus" \
+    "$vmrun" run --detach --name "$name" --kernel "$payloads/torture.elf" --cmdline "$ring $cpus $((mib * 256))" --cpus "$cpus" \
         --memory $((cpus * mib + 16))M --console "file:$folder/$name" "$@" >"$folder/out" 2>&1 ||
         fail "machine $name does not start" "$folder/out"
     goes_on "$name" ''

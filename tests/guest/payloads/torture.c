@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A guest that notices when anything changes that must not, in a few pages: images/torture.c for
- * hosts on which no Linux boots. Its command line: RING CPUS MIB, "3 2 4".
+ * hosts on which no Linux boots. Its command line: RING CPUS PAGES [EVERY], "3 2 1024".
  *
- * Each CPU reads and writes MIB of its own. A page's words follow from its address and from how
+ * Each CPU reads and writes PAGES of its own. A page's words follow from its address and from how
  * often it was written, which is counted elsewhere: a page that is older than its counter is found
- * as well. Every CPU reads the TSC all the time. The first one says 20 times a second:
+ * as well. Every CPU reads the TSC all the time. The first one says 20 times a second, or each
+ * time that it wrote EVERY pages, and then nobody looks at the TSC, which may be another host's:
  *
  *   torture NONCE LINE PAGES ERRORS BACK GAP GENERATION    (hexadecimal)
  */
@@ -26,7 +27,7 @@ extern volatile u64 ap_stack, ap_ring3;
 volatile u64 ap_stack, ap_ring3;
 
 static volatile u64 started, nonce, pages, errors, went_back, largest_gap, newest;
-static u64 each; /* pages of a CPU */
+static u64 each, every; /* pages of a CPU, between two lines */
 static u32 writes[MAX_CPUS << 14];
 static u64 stacks[MAX_CPUS][512];
 
@@ -110,15 +111,18 @@ static void say(u64 line)
 
 static void run(u64 cpu)
 {
-    u64 seed = cpu, last = 0, line = 0, due = 0;
+    u64 seed = cpu, last = 0, line = 0, due = 0, step = every ? every : LINE_TICKS;
 
     fill(cpu * each);
     for (;;) {
         seed = mix(seed + 1);
         work(cpu * each + seed % each);
-        look_at_the_clock(&last);
+        if (every)
+            last++;
+        else
+            look_at_the_clock(&last);
         if (cpu == 0 && last > due) {
-            due = last + LINE_TICKS;
+            due = last + step;
             say(++line);
         }
     }
@@ -165,7 +169,8 @@ void torture(const char *words)
 
     ap_ring3 = number(&words) == 3;
     cpus = number(&words);
-    each = number(&words) * 256;
+    each = number(&words);
+    every = number(&words);
     nonce = mix(now());
     for (u64 i = 0; i < (u64)(ap_end - ap_begin); i++)
         ((volatile char *)TRAMPOLINE)[i] = ap_begin[i];
