@@ -65,8 +65,8 @@ static void look_at_the_clock(u64 *last)
 
     if (t < before)
         __atomic_fetch_add(&went_back, 1, __ATOMIC_RELAXED);
-    while (t > before && !__atomic_compare_exchange_n(&newest, &before, t, 0, __ATOMIC_RELAXED,
-                                                      __ATOMIC_RELAXED))
+    while (t > before &&
+           !__atomic_compare_exchange_n(&newest, &before, t, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
         ;
     if (*last && t > *last && t - *last > largest_gap)
         largest_gap = t - *last;
