@@ -311,7 +311,7 @@ static int look(const struct block_handover *set, bool *ret_touched, struct erro
 
     for (unsigned i = 0; !touched && i < set->count; i++) {
         const struct block_image *image = written(set, i);
-        struct timespec time;
+        struct timespec time = {0};
 
         if (!image)
             continue;
