@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "vmrun/bytes.h"
 #include "vmrun/error.h"
 #include "vmrun/loop.h"
 
@@ -76,5 +77,14 @@ size_t console_read(struct console *console, uint8_t *data, size_t len);
  */
 int console_attach(struct console *console, int fd, const void *pending, size_t pending_len,
                    struct error *err);
+
+/*
+ * The scrollback of one console goes on in another, as bytes, whatever the guest wrote. get: any
+ * thread; w says whether it failed. put: before the guest writes; of more than fits the end, of
+ * what there is no memory for the beginning. Clients are shown it when they attach; the sink is
+ * not.
+ */
+void console_scrollback_get(struct console *console, struct writer *w);
+void console_scrollback_put(struct console *console, const void *data, size_t len);
 
 #endif

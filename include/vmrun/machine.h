@@ -194,6 +194,15 @@ int machine_hold(struct machine *machine, struct error *err);
 void machine_release(struct machine *machine);
 /* Only while held or paused. Errors: -ENOMEM; what KVM says. */
 int machine_save_state(struct machine *machine, struct writer *w, struct error *err);
+/*
+ * What people miss and the guest does not, to travel beside the state: named bytes, "console" and
+ * "console.hvc0", the scrollbacks. save: index counts from 0; false: there is no such; an empty
+ * or failed writer: nothing to be had. load: before it starts; false: the name means nothing here.
+ */
+bool machine_save_extra(struct machine *machine, unsigned index, const char **ret_name,
+                        struct writer *w);
+bool machine_load_extra(struct machine *machine, const char *name, const void *data, size_t len);
+#define MACHINE_MAX_EXTRAS 2
 /* Any time. */
 int machine_save_cpuid(const struct machine *machine, struct writer *w, struct error *err);
 /* All that was written to the disks is durable. Only while held or paused. Errors: -ETIMEDOUT; what

@@ -529,3 +529,31 @@ void console_set_device(struct console *c, const struct console_device *device)
     kick(c); /* input may be there already */
     pthread_mutex_unlock(&c->lock);
 }
+
+void console_scrollback_get(struct console *c, struct writer *w)
+{
+    size_t len;
+
+    pthread_mutex_lock(&c->lock);
+    for (uint64_t at = scrollback_tail(&c->out); at < c->out.head; at += len) {
+        const uint8_t *data = scrollback_peek(&c->out, at, &len);
+
+        put_bytes(w, data, len);
+    }
+    pthread_mutex_unlock(&c->lock);
+}
+
+void console_scrollback_put(struct console *c, const void *data, size_t len)
+{
+    const uint8_t *bytes = data;
+
+    pthread_mutex_lock(&c->lock);
+    if (len > c->out.limit) {
+        bytes += len - c->out.limit;
+        len = c->out.limit;
+    }
+    (void)scrollback_append(&c->out, bytes, len, UINT64_MAX);
+    for (struct viewer *v = c->viewers; v; v = v->next)
+        v->at = c->out.head;
+    pthread_mutex_unlock(&c->lock);
+}

@@ -146,3 +146,30 @@ int machine_throttle(struct machine *m, unsigned percent, struct error *err)
 {
     return kvm_vm_throttle(m->vm, percent, err);
 }
+
+static const char *const extra_names[MACHINE_MAX_EXTRAS] = {"console", "console.hvc0"};
+
+static struct console *extra(struct machine *m, unsigned index)
+{
+    return index == 0 ? m->console : m->virtio_console;
+}
+
+bool machine_save_extra(struct machine *m, unsigned index, const char **ret_name, struct writer *w)
+{
+    if (index >= MACHINE_MAX_EXTRAS)
+        return false;
+    *ret_name = extra_names[index];
+    if (extra(m, index))
+        console_scrollback_get(extra(m, index), w);
+    return true;
+}
+
+bool machine_load_extra(struct machine *m, const char *name, const void *data, size_t len)
+{
+    for (unsigned i = 0; i < MACHINE_MAX_EXTRAS; i++)
+        if (strcmp(name, extra_names[i]) == 0 && extra(m, i)) {
+            console_scrollback_put(extra(m, i), data, len);
+            return true;
+        }
+    return false;
+}

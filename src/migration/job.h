@@ -51,6 +51,17 @@ struct job {
     bool held;   /* the machine stands still while its last pages are copied */
 };
 
+/* What travels beside the state, so that nobody misses it. */
+struct job_extras {
+    struct job_extra {
+        const char *name;
+        struct writer data; /* empty: there is none */
+    } extra[MACHINE_MAX_EXTRAS];
+};
+/* While it is held. */
+void job_take_extras(struct machine *machine, struct job_extras *extras);
+void job_free_extras(struct job_extras *extras);
+
 struct migration {
     struct machine *machine;
     struct loop *loop;

@@ -110,6 +110,22 @@ int job_copy_round(struct job *job, struct rounds_round *ret_round, struct error
     return r;
 }
 
+void job_take_extras(struct machine *machine, struct job_extras *extras)
+{
+    for (unsigned i = 0; i < MACHINE_MAX_EXTRAS; i++) {
+        struct job_extra *extra = &extras->extra[i];
+
+        if (!machine_save_extra(machine, i, &extra->name, &extra->data) || extra->data.failed)
+            extra->data.len = 0;
+    }
+}
+
+void job_free_extras(struct job_extras *extras)
+{
+    for (unsigned i = 0; i < MACHINE_MAX_EXTRAS; i++)
+        free(extras->extra[i].data.data);
+}
+
 static void job_free(struct job *job)
 {
     job->ops->free(job);

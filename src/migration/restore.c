@@ -265,6 +265,21 @@ static int provide_memory(struct restore *restore, struct error *err)
                           params->record_seconds, &restore->recorder, err);
 }
 
+/* Sections that nothing depends on, as far as this machine knows what to do with them. */
+static void load_extras(const struct restore *restore)
+{
+    const char *name;
+    const void *data;
+    bool critical;
+    uint64_t checksum;
+    size_t len;
+
+    for (unsigned i = 0;
+         snapfile_section_at(restore->file, i, &name, &critical, &data, &len, &checksum); i++)
+        if (!critical)
+            (void)machine_load_extra(restore->machine, name, data, len);
+}
+
 static int build(struct restore *restore, const struct vm_config *config, struct loop *loop,
                  struct error *err)
 {
@@ -290,7 +305,10 @@ static int build(struct restore *restore, const struct vm_config *config, struct
     r = provide_memory(restore, err);
     if (r == 0)
         r = machine_load_state(restore->machine, state, len, advance, restore, err);
-    return r < 0 ? r : machine_tell_restored(restore->machine, err);
+    if (r < 0)
+        return r;
+    load_extras(restore);
+    return machine_tell_restored(restore->machine, err);
 }
 
 static int open_alarm(struct restore *restore, struct loop *loop, struct error *err)

@@ -31,6 +31,7 @@ struct save {
     bool stop;
     struct snapfile_writer *file;
     struct writer state, cpuid;
+    struct job_extras extras;
     char *description;
 
     uint8_t *stage;
@@ -148,6 +149,7 @@ static int take_state(struct save *save, struct error *err)
 {
     int r = machine_save_state(machine_of(save), &save->state, err);
 
+    job_take_extras(machine_of(save), &save->extras);
     return r < 0 ? r : machine_describe(machine_of(save), &save->description, err);
 }
 
@@ -233,6 +235,13 @@ static int write_sections(struct save *save, struct error *err)
         r = snapfile_put_section(save->file, "cpuid", true, save->cpuid.data, save->cpuid.len, err);
     if (r == 0)
         r = snapfile_put_section(save->file, "state", true, save->state.data, save->state.len, err);
+    for (unsigned i = 0; r == 0 && i < MACHINE_MAX_EXTRAS; i++) {
+        const struct job_extra *extra = &save->extras.extra[i];
+
+        if (extra->data.len)
+            r = snapfile_put_section(save->file, extra->name, false, extra->data.data,
+                                     extra->data.len, err);
+    }
     return r;
 }
 
@@ -291,6 +300,7 @@ static void free_save(struct job *job)
     snapfile_abandon(save->file);
     free(save->state.data);
     free(save->cpuid.data);
+    job_free_extras(&save->extras);
     free(save->description);
 }
 

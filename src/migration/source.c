@@ -50,6 +50,7 @@ struct source {
     bool marked; /* the images, for the other side to see */
 
     struct writer state, cpuid;
+    struct job_extras extras;
     char *description;
     uint64_t times; /* of the images, when they were given up */
     enum source_state at;
@@ -294,6 +295,7 @@ static int stop(struct job *job, struct error *err)
     pause->stop_ns = loop_now_ns() - s->stood_ns;
     if (r == 0)
         r = machine_save_state(machine, &s->state, err);
+    job_take_extras(machine, &s->extras);
     if (r == 0)
         r = rounds_harvest(job->rounds, err);
     pause->state_ns = loop_now_ns() - s->stood_ns - pause->stop_ns;
@@ -309,6 +311,22 @@ static int send_mark(struct frame_stream *stream, uint64_t since_ns, struct erro
     return frame_send(stream, FRAME_MARK, 0, &(struct iovec){bytes, sizeof(bytes)}, 1, err);
 }
 
+static int send_extras(struct source *s, struct error *err)
+{
+    int r = 0;
+
+    for (unsigned i = 0; r == 0 && i < MACHINE_MAX_EXTRAS; i++) {
+        const struct job_extra *extra = &s->extras.extra[i];
+        const struct iovec body[2] = {
+            {(void *)extra->name, extra->data.len ? strlen(extra->name) + 1 : 0},
+            {extra->data.data, extra->data.len}};
+
+        if (extra->data.len)
+            r = frame_send(control(s), FRAME_EXTRA, 0, body, 2, err);
+    }
+    return r;
+}
+
 static int send_last(struct source *s, struct error *err)
 {
     uint64_t start = loop_now_ns();
@@ -318,6 +336,8 @@ static int send_last(struct source *s, struct error *err)
     r = rounds_copy_last(s->job.rounds, err);
     for (unsigned i = s->channels; r == 0 && i-- > 0;)
         r = send_mark(&s->lanes[i].stream, loop_now_ns() - s->stood_ns, err);
+    if (r == 0)
+        r = send_extras(s, err);
     if (r == 0)
         r = send_bytes(s, FRAME_STATE, s->state.data, s->state.len, err);
     s->job.report.pause.pages_ns = loop_now_ns() - start;
@@ -493,6 +513,7 @@ static void free_source(struct job *job)
     free((char *)s->security.psk);
     free(s->state.data);
     free(s->cpuid.data);
+    job_free_extras(&s->extras);
     free(s->description);
 }
 

@@ -225,17 +225,25 @@ static int join_channels(struct receive *r, struct error *err)
     return 0;
 }
 
+/* The frame's body; the caller frees it, failed or not. */
+static int take_body(struct frame_stream *stream, const struct frame *frame, char **ret_body,
+                     struct error *err)
+{
+    int result;
+
+    *ret_body = malloc(frame->length);
+    if (!*ret_body)
+        return error_set(err, ENOMEM, "out of memory");
+    result = frame_recv_body(stream, &(struct iovec){*ret_body, frame->length}, 1, err);
+    return result == 0 ? frame_recv_end(stream, err) : result;
+}
+
 /* The other side gave up, and says why. */
 static int hear_refusal(struct frame_stream *stream, const struct frame *frame, struct error *err)
 {
-    char *body = malloc(frame->length);
-    int result;
+    char *body = NULL;
+    int result = take_body(stream, frame, &body, err);
 
-    if (!body)
-        return error_set(err, ENOMEM, "out of memory");
-    result = frame_recv_body(stream, &(struct iovec){body, frame->length}, 1, err);
-    if (result == 0)
-        result = frame_recv_end(stream, err);
     if (result == 0)
         result = frame_refusal(body, frame->length, err);
     free(body);
@@ -327,12 +335,44 @@ static uint64_t advance(void *opaque, uint64_t when_ns)
     return r->mark_ns + (loop_now_ns() - r->marked_ns);
 }
 
+/* STATE, and before it what this version may not even know. */
+static int take_state(struct receive *r, char **ret_state, size_t *ret_len, struct error *err)
+{
+    for (;;) {
+        struct frame frame = {0};
+        char *body = NULL;
+        int result = frame_recv(control(r), &frame, err);
+
+        if (result == 0)
+            result = take_body(control(r), &frame, &body, err);
+        if (result == 0 && frame.type == FRAME_STATE) {
+            *ret_state = body;
+            *ret_len = frame.length;
+            return 0;
+        }
+        if (result == 0 && frame.type == FRAME_EXTRA) {
+            size_t name = strnlen(body, frame.length) + 1;
+
+            if (name <= frame.length)
+                (void)machine_load_extra(r->machine, body, body + name, frame.length - name);
+        } else if (result == 0) {
+            result = frame.type == FRAME_REFUSED
+                         ? frame_refusal(body, frame.length, err)
+                         : error_set(err, EPROTO, "frame %u (%s) came where STATE was expected",
+                                     control(r)->received, frame_name(frame.type));
+        }
+        free(body);
+        if (result < 0)
+            return result;
+    }
+}
+
 static int load(struct receive *r, struct error *err)
 {
     uint64_t start;
-    void *state;
+    char *state;
     size_t len;
-    int result = frame_expect(control(r), FRAME_STATE, &state, &len, err);
+    int result = take_state(r, &state, &len, err);
 
     if (result < 0)
         return result;

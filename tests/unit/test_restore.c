@@ -34,7 +34,7 @@ struct machine {
     uint64_t size; /* the machine that the description describes */
     bool crashed, told_restored, destroyed;
     char report[256];
-    char state[16], cpuid[16];
+    char state[16], cpuid[16], console[16];
     uint64_t saved_ns, advance_ns;
     enum machine_end end;
 };
@@ -103,6 +103,17 @@ enum machine_end machine_end(const struct machine *m, int *ret_status)
     return m->end;
 }
 
+bool machine_load_extra(struct machine *m, const char *name, const void *data, size_t len)
+{
+    assert_false(m->told_restored);
+    assert_true(strcmp(name, "machine") && strcmp(name, "state")); /* those are needed */
+    if (strcmp(name, "console") != 0)
+        return false;
+    assert_in_range(len, 1, sizeof(m->console));
+    memcpy(m->console, data, len);
+    return true;
+}
+
 void machine_crash(struct machine *m, const char *report)
 {
     m->crashed = true;
@@ -144,6 +155,8 @@ static void write_file(const char *state)
     if (state)
         assert_int_equal(
             snapfile_put_section(writer, "state", true, state, strlen(state) + 1, &err), 0);
+    assert_int_equal(snapfile_put_section(writer, "console", false, "login: ", 8, &err), 0);
+    assert_int_equal(snapfile_put_section(writer, "console.hvc7", false, "later", 6, &err), 0);
     assert_int_equal(snapfile_publish(writer, &written, &err), 0);
 }
 
@@ -241,6 +254,7 @@ static void ram_and_state_come_from_the_file(void **state)
         assert_string_equal(bench.machine.state, "good");
         assert_string_equal(bench.machine.cpuid, "cpuid");
         assert_true(bench.machine.told_restored);
+        assert_string_equal(bench.machine.console, "login: ");
         expect_ram();
     }
 }

@@ -192,6 +192,17 @@ int machine_save_state(struct machine *m, struct writer *w, struct error *err)
     return m->state_fails ? error_set(err, m->state_fails, "vcpu0 does not say") : 0;
 }
 
+/* A console with a byte that no text has, and one without a word. */
+bool machine_save_extra(struct machine *m, unsigned index, const char **ret_name, struct writer *w)
+{
+    assert_true(m->held);
+    assert_in_range(index, 0, MACHINE_MAX_EXTRAS - 1);
+    *ret_name = index == 0 ? "console" : "console.hvc0";
+    if (index == 0)
+        put_bytes(w, "boot\0\n", 6);
+    return true;
+}
+
 int machine_save_cpuid(const struct machine *m, struct writer *w, struct error *err)
 {
     (void)m, (void)err;
@@ -298,6 +309,9 @@ static uint64_t sum_of_file(void)
     assert_memory_equal(snapfile_section(file, "state", &len), "state", 5);
     assert_memory_equal(snapfile_section(file, "cpuid", &len), "cpuid", 5);
     assert_memory_equal(snapfile_section(file, "machine", &len), "{}", 2);
+    assert_memory_equal(snapfile_section(file, "console", &len), "boot\0\n", 6);
+    assert_int_equal(len, 6);
+    assert_null(snapfile_section(file, "console.hvc0", &len));
     uint64_t sum = sum_of(memory);
     guest_memory_destroy(memory);
     snapfile_close(file);
