@@ -13,6 +13,9 @@
  *                            v
  *                          ENDED
  *
+ * A machine that was to move, and of which nobody can tell where it runs now, stands still in
+ * UNCERTAIN: a person has it go on (machine_resume_anyway()) or kills it; all else is refused.
+ *
  * Everything here runs on the machine thread, the one that runs the loop.
  */
 
@@ -29,7 +32,13 @@
 
 struct machine;
 
-enum machine_state { MACHINE_CREATED, MACHINE_RUNNING, MACHINE_PAUSED, MACHINE_ENDED };
+enum machine_state {
+    MACHINE_CREATED,
+    MACHINE_RUNNING,
+    MACHINE_PAUSED,
+    MACHINE_UNCERTAIN,
+    MACHINE_ENDED
+};
 const char *machine_state_name(enum machine_state state); /* "running" … */
 
 enum machine_end {
@@ -75,6 +84,9 @@ void machine_destroy(struct machine *machine); /* NULL is fine */
 
 void machine_set_listener(struct machine *machine, machine_listener *listener, void *opaque);
 
+/* Say that its state is wrong for `verb`, and what would help. Returns -EBUSY. */
+int machine_refuse(const struct machine *machine, const char *verb, struct error *err);
+
 /*
  * Errors of these: -EBUSY, wrong state for it, or it is held (machine_hold()), in words. Of pause
  * and reset: -ETIMEDOUT, a disk has requests in flight that the host does not answer; it runs on.
@@ -82,7 +94,12 @@ void machine_set_listener(struct machine *machine, machine_listener *listener, v
 int machine_start(struct machine *machine, struct error *err);
 int machine_pause(struct machine *machine, struct error *err);  /* already paused: 0 */
 int machine_resume(struct machine *machine, struct error *err); /* already running: 0 */
-int machine_reset(struct machine *machine, struct error *err);  /* stays paused when it was */
+/*
+ * The same; and of one in UNCERTAIN, whatever was written to its disks: their locks are taken
+ * again. Errors besides: -EBUSY, somebody has one, named; -ENOLCK.
+ */
+int machine_resume_anyway(struct machine *machine, struct error *err);
+int machine_reset(struct machine *machine, struct error *err); /* stays paused when it was */
 int machine_press_power_button(struct machine *machine, struct error *err);
 void machine_kill(struct machine *machine);
 
@@ -105,6 +122,7 @@ struct machine_info {
     const char *kernel;         /* boot_describe() */
     const char *console;        /* console_describe() */
     const char *virtio_console; /* likewise of hvc0; NULL: there is none */
+    const char *uncertain;      /* of MACHINE_UNCERTAIN: why, and what to look at; or NULL */
 };
 void machine_info(const struct machine *machine, struct machine_info *ret_info);
 const struct vm_config *machine_config(const struct machine *machine);
@@ -223,6 +241,11 @@ int machine_handover_take(struct machine *machine, const uint8_t *session, uint6
 int machine_handover_ask(struct machine *machine, const uint8_t *session,
                          enum block_handover_answer *ret_answer, struct error *why,
                          struct error *err);
+/*
+ * Nobody can tell whether it runs on the other host: no longer held, it stands still, and a person
+ * decides. words: why, and what to look at there. No effect on one that has ended.
+ */
+void machine_set_uncertain(struct machine *machine, const char *words);
 /* Whether it has a disk that is written, so that somebody can be asked. */
 bool machine_has_arbiter(const struct machine *machine);
 

@@ -56,6 +56,11 @@ static const struct cli_option stop_options[] = {
     {0},
 };
 
+static const struct cli_option resume_options[] = {
+    {"--force", NULL, "also where nobody can tell whether it runs on another host", NULL},
+    {0},
+};
+
 static const struct cli_option console_options[] = {
     {"--timeout", "SECONDS", "after the end of input: detach when nothing comes for so long", NULL},
     {0},
@@ -143,7 +148,8 @@ const struct cli_verb cli_verbs[] = {
     {"status", "NAME", "say everything about one machine", NULL, json_options, 1, 1, NULL,
      CLI_MACHINES, cli_status},
     {"pause", "NAME", "stop its CPUs", NULL, NULL, 1, 1, NULL, CLI_MACHINES, cli_pause},
-    {"resume", "NAME", "let its CPUs run on", NULL, NULL, 1, 1, NULL, CLI_MACHINES, cli_resume},
+    {"resume", "NAME", "let its CPUs run on", NULL, resume_options, 1, 1, NULL, CLI_MACHINES,
+     cli_resume},
     {"reset", "NAME", "press its reset button", NULL, NULL, 1, 1, NULL, CLI_MACHINES, cli_reset},
     {"refresh", "NAME", "tell the guest of disk images that have grown", NULL, NULL, 1, 1, NULL,
      CLI_MACHINES, cli_refresh},

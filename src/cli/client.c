@@ -44,12 +44,20 @@ int cli_open(const char *name, struct control_client **ret_client, struct error 
 
 int cli_call(const char *name, const char *method, json_t **ret_result, struct error *err)
 {
+    return cli_call_with(name, method, NULL, ret_result, err);
+}
+
+int cli_call_with(const char *name, const char *method, json_t *params, json_t **ret_result,
+                  struct error *err)
+{
     struct control_client *client;
     int r = cli_open(name, &client, err);
 
-    if (r < 0)
+    if (r < 0) {
+        json_decref(params);
         return r;
-    r = control_client_call(client, method, NULL, CLI_CALL_TIMEOUT_MS, ret_result, err);
+    }
+    r = control_client_call(client, method, params, CLI_CALL_TIMEOUT_MS, ret_result, err);
     control_client_close(client);
     return r;
 }

@@ -25,7 +25,10 @@ int cli_pause(const struct cli_args *args, struct error *err)
 
 int cli_resume(const struct cli_args *args, struct error *err)
 {
-    return call_only(args, "vm.resume", err);
+    json_t *params = cli_has(args, "--force") ? json_pack("{s:b}", "force", 1) : NULL;
+
+    return cli_call_with(args->operands[0], "vm.resume", params, NULL, err) < 0 ? CLI_FAILED
+                                                                                : CLI_OK;
 }
 
 int cli_reset(const struct cli_args *args, struct error *err)

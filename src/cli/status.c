@@ -19,6 +19,7 @@ static void print_status(const json_t *status)
 
     print_text(status, "name", "name");
     print_text(status, "state", "state");
+    print_text(status, "uncertain", "why");
     printf("%-10s %lld\n", "pid", json_integer_value(json_object_get(status, "pid")));
     printf("%-10s %s\n", "uptime",
            text_format_duration(cli_seconds(status, "uptime_ns"), uptime, sizeof(uptime)));

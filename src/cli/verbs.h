@@ -52,7 +52,9 @@ void cli_print_bash_completion(FILE *out);
 
 /* As control_client_open(), and helps with a name that nobody has. */
 int cli_open(const char *name, struct control_client **ret_client, struct error *err);
-/* Open, call without parameters, close. ret_result may be NULL. */
+/* Open, call, close. params is stolen, and params and ret_result may be NULL. */
+int cli_call_with(const char *name, const char *method, json_t *params, json_t **ret_result,
+                  struct error *err);
 int cli_call(const char *name, const char *method, json_t **ret_result, struct error *err);
 
 /* One line of JSON. Takes value. */

@@ -53,16 +53,16 @@ static json_t *vm_status(const struct rpc_target *t, struct error *err)
 
     (void)err;
     machine_info(t->machine, &info);
-    return json_pack("{s:s, s:i, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}",
-                     "name", t->name, "pid", (int)getpid(), "version", VMRUN_VERSION, "state",
-                     machine_state_name(machine_state(t->machine)), "cpus",
-                     (json_int_t)config->cpus, "memory_bytes", (json_int_t)config->memory,
-                     "memory_host_bytes", (json_int_t)info.memory_host_bytes, "uptime_ns",
-                     (json_int_t)info.uptime_ns, "resets", (json_int_t)info.resets, "kernel",
-                     text_or_null(config->boot.kernel), "initrd", text_or_null(config->boot.initrd),
-                     "cmdline", text_or_null(config->boot.cmdline), "boot",
-                     text_or_null(info.kernel), "console", text_or_null(info.console),
-                     "virtio_console", text_or_null(info.virtio_console));
+    return json_pack(
+        "{s:s, s:i, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "name",
+        t->name, "pid", (int)getpid(), "version", VMRUN_VERSION, "state",
+        machine_state_name(machine_state(t->machine)), "cpus", (json_int_t)config->cpus,
+        "memory_bytes", (json_int_t)config->memory, "memory_host_bytes",
+        (json_int_t)info.memory_host_bytes, "uptime_ns", (json_int_t)info.uptime_ns, "resets",
+        (json_int_t)info.resets, "kernel", text_or_null(config->boot.kernel), "initrd",
+        text_or_null(config->boot.initrd), "cmdline", text_or_null(config->boot.cmdline), "boot",
+        text_or_null(info.kernel), "console", text_or_null(info.console), "virtio_console",
+        text_or_null(info.virtio_console), "uncertain", text_or_null(info.uncertain));
 }
 
 static json_t *vm_pause(const struct rpc_target *t, struct error *err)
@@ -70,9 +70,18 @@ static json_t *vm_pause(const struct rpc_target *t, struct error *err)
     return machine_pause(t->machine, err) < 0 ? NULL : state_object(t);
 }
 
-static json_t *vm_resume(const struct rpc_target *t, struct error *err)
+static json_t *vm_resume(const struct rpc_target *t, const json_t *params, struct error *err)
 {
-    return machine_resume(t->machine, err) < 0 ? NULL : state_object(t);
+    json_error_t where;
+    int force = 0;
+
+    if (params && json_unpack_ex((json_t *)params, &where, JSON_STRICT, "{s?b}", "force", &force)) {
+        error_set(err, EINVAL, "vm.resume takes {\"force\": BOOL}: %s", where.text);
+        return NULL;
+    }
+    int r = force ? machine_resume_anyway(t->machine, err) : machine_resume(t->machine, err);
+
+    return r < 0 ? NULL : state_object(t);
 }
 
 static json_t *vm_reset(const struct rpc_target *t, struct error *err)
@@ -232,7 +241,7 @@ static const struct method {
 } methods[] = {
     {"vm.status", vm_status, NULL, RPC_NONE, "what the machine is and how it does"},
     {"vm.pause", vm_pause, NULL, RPC_NONE, "stop the vCPUs; no effect when paused"},
-    {"vm.resume", vm_resume, NULL, RPC_NONE, "let the vCPUs run; no effect when running"},
+    {"vm.resume", NULL, vm_resume, RPC_NONE, "let the vCPUs run; no effect when running"},
     {"vm.reset", vm_reset, NULL, RPC_NONE, "as the reset button does"},
     {"vm.stop", vm_stop, NULL, RPC_NONE, "press the power button; the guest decides"},
     {"vm.kill", vm_kill, NULL, RPC_NONE, "end the machine at once"},

@@ -2,6 +2,9 @@
 /* handover: the machine's disks, all locked at once, for block_handover. */
 #include "internal.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 #include "vmrun/block_handover.h"
 #include "vmrun/virtio_devices.h"
 
@@ -106,4 +109,36 @@ int machine_handover_ask(struct machine *m, const uint8_t *session,
 
     set_unlock(m);
     return r;
+}
+
+void machine_set_uncertain(struct machine *m, const char *words)
+{
+    if (m->state == MACHINE_ENDED)
+        return;
+    if (m->state == MACHINE_RUNNING && !m->held)
+        machine_stop_running(m);
+    m->held = false;
+    free(m->uncertain);
+    m->uncertain = strdup(words);
+    machine_set_state(m, MACHINE_UNCERTAIN);
+}
+
+int machine_resume_anyway(struct machine *m, struct error *err)
+{
+    struct set set;
+
+    if (m->state != MACHINE_UNCERTAIN)
+        return machine_resume(m, err);
+    set_lock(&set, m, NULL);
+    int r = block_handover_retake(&set.handover, err);
+
+    set_unlock(m);
+    if (r < 0)
+        return error_prefix(err, "cannot resume");
+    free(m->uncertain);
+    m->uncertain = NULL;
+    machine_announce(m); /* the other one may have */
+    machine_start_running(m);
+    machine_set_state(m, MACHINE_RUNNING);
+    return 0;
 }

@@ -63,6 +63,7 @@ struct machine {
     enum machine_state state;
     enum machine_end end;
     int exit_status;
+    char *uncertain; /* MACHINE_UNCERTAIN: why, or NULL */
     uint64_t started_ns, resets;
     machine_listener *listener;
     void *listener_opaque;
@@ -83,6 +84,7 @@ bool machine_serve_request(struct machine *m);
 
 /* Tell the listener. Machine thread. */
 void machine_tell(struct machine *m, const struct machine_news *news);
+void machine_set_state(struct machine *m, enum machine_state state); /* and tell */
 /* Pausing without a change of state: vCPUs first, then devices in reverse order. */
 void machine_stop_running(struct machine *m);
 /* The same, or it runs on: -ETIMEDOUT, a disk has requests that the host does not answer. */

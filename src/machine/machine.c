@@ -20,7 +20,7 @@
 
 const char *machine_state_name(enum machine_state state)
 {
-    static const char *const names[] = {"created", "running", "paused", "ended"};
+    static const char *const names[] = {"created", "running", "paused", "uncertain", "ended"};
 
     return names[state];
 }
@@ -36,7 +36,7 @@ static void tell(struct machine *m, enum machine_event event, const char *detail
     machine_tell(m, &(struct machine_news){.event = event, .detail = detail});
 }
 
-static void set_state(struct machine *m, enum machine_state state)
+void machine_set_state(struct machine *m, enum machine_state state)
 {
     if (m->state == state)
         return;
@@ -113,7 +113,7 @@ static void end(struct machine *m, enum machine_end how, int status)
 {
     m->end = how;
     m->exit_status = status;
-    set_state(m, MACHINE_ENDED);
+    machine_set_state(m, MACHINE_ENDED);
 }
 
 /* Power-on state again. Only while no vCPU runs. */
@@ -364,6 +364,7 @@ void machine_destroy(struct machine *m)
         close(m->request_fd);
     forget_request(m);
     pthread_mutex_destroy(&m->request_lock);
+    free(m->uncertain);
     free(m);
 }
 
@@ -373,8 +374,15 @@ void machine_set_listener(struct machine *m, machine_listener *listener, void *o
     m->listener_opaque = opaque;
 }
 
-static int wrong_state(const struct machine *m, const char *verb, struct error *err)
+int machine_refuse(const struct machine *m, const char *verb, struct error *err)
 {
+    const char *name = m->config->name ? m->config->name : "NAME";
+
+    if (m->state == MACHINE_UNCERTAIN)
+        return error_set(err, EBUSY,
+                         "cannot %s: nobody can tell whether the machine runs on another host: %s; "
+                         "look there, then 'vmrun resume %s --force' or 'vmrun kill %s' here",
+                         verb, m->uncertain ? m->uncertain : "out of memory", name, name);
     return error_set(err, EBUSY, "cannot %s: the machine is %s", verb,
                      machine_state_name(m->state));
 }
@@ -382,10 +390,10 @@ static int wrong_state(const struct machine *m, const char *verb, struct error *
 int machine_start(struct machine *m, struct error *err)
 {
     if (m->state != MACHINE_CREATED)
-        return wrong_state(m, "start", err);
+        return machine_refuse(m, "start", err);
     m->started_ns = loop_now_ns();
     machine_start_running(m);
-    set_state(m, MACHINE_RUNNING);
+    machine_set_state(m, MACHINE_RUNNING);
     return 0;
 }
 
@@ -393,14 +401,14 @@ int machine_pause(struct machine *m, struct error *err)
 {
     if (m->state == MACHINE_PAUSED)
         return 0;
-    if (m->state == MACHINE_ENDED)
-        return wrong_state(m, "pause", err);
+    if (m->state == MACHINE_ENDED || m->state == MACHINE_UNCERTAIN)
+        return machine_refuse(m, "pause", err);
     int r = m->state == MACHINE_RUNNING && !m->held ? machine_try_stop_running(m, err) : 0;
     if (r < 0)
         return r;
     if (m->state == MACHINE_CREATED)
         m->started_ns = loop_now_ns();
-    set_state(m, MACHINE_PAUSED);
+    machine_set_state(m, MACHINE_PAUSED);
     return 0;
 }
 
@@ -415,18 +423,18 @@ int machine_resume(struct machine *m, struct error *err)
     if (m->state == MACHINE_RUNNING)
         return 0;
     if (m->state != MACHINE_PAUSED)
-        return wrong_state(m, "resume", err);
+        return machine_refuse(m, "resume", err);
     if (m->held)
         return refuse_held("resume", err);
     machine_start_running(m);
-    set_state(m, MACHINE_RUNNING);
+    machine_set_state(m, MACHINE_RUNNING);
     return 0;
 }
 
 int machine_reset(struct machine *m, struct error *err)
 {
     if (m->state != MACHINE_RUNNING && m->state != MACHINE_PAUSED)
-        return wrong_state(m, "reset", err);
+        return machine_refuse(m, "reset", err);
     if (m->held)
         return refuse_held("reset", err);
     int r = m->state == MACHINE_RUNNING ? machine_try_stop_running(m, err) : 0;
@@ -446,7 +454,7 @@ int machine_reset(struct machine *m, struct error *err)
 int machine_press_power_button(struct machine *m, struct error *err)
 {
     if (m->state != MACHINE_RUNNING)
-        return wrong_state(m, "press the power button", err);
+        return machine_refuse(m, "press the power button", err);
     acpi_pm_press_power_button(m->power_button);
     return 0;
 }
@@ -496,6 +504,7 @@ void machine_info(const struct machine *m, struct machine_info *ret_info)
         .kernel = m->boot ? boot_describe(m->boot) : NULL,
         .console = console_describe(m->console),
         .virtio_console = m->virtio_console ? console_describe(m->virtio_console) : NULL,
+        .uncertain = m->uncertain,
     };
     for (unsigned i = 0; i < m->memory->count; i++)
         ret_info->memory_host_bytes +=

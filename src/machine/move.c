@@ -61,6 +61,8 @@ int machine_hold(struct machine *m, struct error *err)
     } while (machine_serve_request(m));
     if (m->state == MACHINE_ENDED)
         return error_set(err, EBUSY, "the machine has ended");
+    if (m->state == MACHINE_UNCERTAIN)
+        return machine_refuse(m, "save or move it", err);
     m->held = true;
     return 0;
 }

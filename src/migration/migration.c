@@ -247,8 +247,7 @@ int job_admit(const struct migration *migration, const char *what, struct error 
     if (migration->job)
         return error_set(err, EBUSY, "another %s is under way", migration->job->ops->thread);
     if (state != MACHINE_RUNNING && state != MACHINE_PAUSED)
-        return error_set(err, EBUSY, "cannot %s: the machine is %s", what,
-                         machine_state_name(state));
+        return machine_refuse(migration->machine, what, err);
     return 0;
 }
 

@@ -83,13 +83,19 @@ static void crashed(void *opaque, const char *report)
     pthread_mutex_unlock(&g->lock);
 }
 
+void guest_payload(const char *name, char *path, size_t len)
+{
+    const char *payloads = getenv("VMRUN_PAYLOADS"); /* where the tests run elsewhere: lab.sh */
+
+    snprintf(path, len, "%s/%s.elf", payloads ? payloads : VMRUN_PAYLOADS, name);
+}
+
 /* cpuid: of another machine, or empty. */
 static void create(struct guest *g, const char *name, unsigned cpus, bool ring3,
                    const struct writer *cpuid)
 {
     const struct memory_layout layout = {
         .size = RAM_BYTES, .hole_start = 0xc0000000, .hole_end = 1ull << 32};
-    const char *payloads = getenv("VMRUN_PAYLOADS"); /* where the tests run elsewhere: lab.sh */
     char path[512];
     struct error err = {0};
 
@@ -128,7 +134,7 @@ static void create(struct guest *g, const char *name, unsigned cpus, bool ring3,
     if (r < 0)
         fail_msg("%s", err.msg);
 
-    snprintf(path, sizeof(path), "%s/%s.elf", payloads ? payloads : VMRUN_PAYLOADS, name);
+    guest_payload(name, path, sizeof(path));
     const struct boot_params_host boot = {
         .kernel = path, .cmdline = ring3 ? "3" : "", .memory_size = RAM_BYTES};
     if (boot_open(&boot, &g->boot, &err) < 0)

@@ -52,6 +52,9 @@ struct guest {
 /* What the recorder answers to a read. */
 #define GUEST_READ_VALUE UINT64_C(0x0123456789abcdef)
 
+/* Where NAME.elf is. */
+void guest_payload(const char *name, char *path, size_t len);
+
 /* The payload NAME.elf, at its entry, paused. ring3: where it runs. Fails the test on any error. */
 void guest_create(struct guest *guest, const char *name, unsigned cpus, bool ring3);
 void guest_destroy(struct guest *guest);

@@ -94,6 +94,36 @@ static void every_method_is_listed_and_served(void **state)
     control_client_close(client);
 }
 
+static void an_uncertain_machine_resumes_only_by_force(void **state)
+{
+    static const char *const form = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.resume\"%s}\n";
+    struct control_bench *bench = *state;
+    int fd = control_bench_dial(bench);
+    const char *answer;
+    char line[160];
+
+    bench->machine.state = MACHINE_UNCERTAIN;
+    control_bench_say(fd, CONTROL_BENCH_STATUS);
+    answer = control_bench_hear(fd);
+    assert_non_null(strstr(answer, "\"state\":\"uncertain\""));
+    assert_non_null(strstr(answer, "\"uncertain\":\"the line was cut\""));
+    snprintf(line, sizeof(line), form, "");
+    control_bench_say(fd, line);
+    assert_non_null(strstr(control_bench_hear(fd), "look there first"));
+    snprintf(line, sizeof(line), form, ",\"params\":{\"force\":false}");
+    control_bench_say(fd, line);
+    assert_non_null(strstr(control_bench_hear(fd), "look there first"));
+    snprintf(line, sizeof(line), form, ",\"params\":{\"forced\":true}");
+    control_bench_say(fd, line);
+    assert_non_null(strstr(control_bench_hear(fd), "\"code\":-32602"));
+    snprintf(line, sizeof(line), form, ",\"params\":{\"force\":true}");
+    control_bench_say(fd, line);
+    assert_non_null(strstr(control_bench_hear(fd), "\"result\":{\"state\":\"running\"}"));
+    control_bench_say(fd, CONTROL_BENCH_STATUS);
+    assert_non_null(strstr(control_bench_hear(fd), "\"uncertain\":null"));
+    close(fd);
+}
+
 static void a_card_s_link_is_set_by_its_id(void **state)
 {
     static const char *const form = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.nets.link\","
@@ -487,6 +517,7 @@ int main(void)
         TEST(a_call_is_answered_with_its_id),
         TEST(status_says_who_and_how),
         TEST(every_method_is_listed_and_served),
+        TEST(an_uncertain_machine_resumes_only_by_force),
         TEST(a_card_s_link_is_set_by_its_id),
         TEST(a_save_is_told_to_subscribers_with_its_figures),
         TEST(a_save_that_is_cancelled_has_failed),

@@ -283,7 +283,7 @@ static void any_byte_but_those_of_ram_is_looked_at_before_a_restore(void **state
         uint64_t end =
             i + 1 < count ? entries[i + 1].offset : entries[i].offset + entries[i].length;
 
-        snprintf(words, sizeof(words), "section '%s': ", entries[i].name);
+        snprintf(words, sizeof(words), "section '%.15s': ", entries[i].name);
         for (uint64_t at = entries[i].offset; at < end; at++) {
             flip(fd, at);
             refused_at(at, words);

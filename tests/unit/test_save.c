@@ -97,9 +97,9 @@ static uint64_t sum_of(const struct guest_memory *mem)
 
 /* The machine */
 
-const char *machine_state_name(enum machine_state state)
+int machine_refuse(const struct machine *m, const char *verb, struct error *err)
 {
-    return state == MACHINE_ENDED ? "ended" : "something";
+    return error_set(err, EBUSY, "cannot %s: state %d", verb, (int)m->state);
 }
 
 enum machine_state machine_state(const struct machine *m)

@@ -24,7 +24,7 @@
 
 const char *machine_state_name(enum machine_state state)
 {
-    static const char *const names[] = {"created", "running", "paused", "ended"};
+    static const char *const names[] = {"created", "running", "paused", "uncertain", "ended"};
 
     return names[state];
 }
@@ -45,6 +45,13 @@ int machine_pause(struct machine *m, struct error *err)
 }
 
 int machine_resume(struct machine *m, struct error *err)
+{
+    if (m->state == MACHINE_UNCERTAIN)
+        return error_set(err, EBUSY, "look there first");
+    return fake_enter(m, MACHINE_RUNNING);
+}
+
+int machine_resume_anyway(struct machine *m, struct error *err)
 {
     (void)err;
     return fake_enter(m, MACHINE_RUNNING);
@@ -86,9 +93,14 @@ enum machine_state machine_state(const struct machine *m)
 
 void machine_info(const struct machine *m, struct machine_info *ret_info)
 {
-    (void)m;
     *ret_info = (struct machine_info){
-        .uptime_ns = 5, .resets = 2, .memory_host_bytes = 4096, .kernel = "ELF", .console = "none"};
+        .uptime_ns = 5,
+        .resets = 2,
+        .memory_host_bytes = 4096,
+        .kernel = "ELF",
+        .console = "none",
+        .uncertain = m->state == MACHINE_UNCERTAIN ? "the line was cut" : NULL,
+    };
 }
 
 const struct vm_config *machine_config(const struct machine *m)
