@@ -488,7 +488,9 @@ static bool settle(struct job *job)
     for (unsigned i = 0; i < s->channels; i++)
         if (s->lanes[i].stream.channel)
             job->report.sent_bytes += channel_sent_bytes(s->lanes[i].stream.channel);
-    if (s->marked && s->at != SOURCE_GONE)
+    if (s->at == SOURCE_UNCERTAIN)
+        machine_set_uncertain(machine_of(s), job->report.error.msg);
+    if (s->marked && s->at == SOURCE_RUNS)
         machine_handover_unmark(machine_of(s), s->hello.session);
     job->report.outcome = s->at == SOURCE_GONE        ? MIGRATION_THERE
                           : s->at == SOURCE_UNCERTAIN ? MIGRATION_UNCERTAIN

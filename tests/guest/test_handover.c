@@ -21,6 +21,7 @@ static const uint8_t session[HANDOVER_SESSION_BYTES] = "between the two";
 static char folder[] = "/tmp/vmrun-handover-XXXXXX", image[sizeof(folder) + 16];
 static struct loop *loop;
 static struct vm_config config;
+static uint64_t times; /* of the offer */
 static struct machine *source, *target;
 static char detail[64]; /* of the last event of the source */
 
@@ -131,7 +132,7 @@ static void offer(void)
         machine_disks_shared(target, session, &err) < 0)
         fail_msg("%s", err.msg);
     move_state();
-    machine_handover_offer(source, session);
+    times = machine_handover_offer(source, session);
 }
 
 static enum block_handover_answer ask(struct error *why)
@@ -180,7 +181,7 @@ static void the_target_goes_on_and_the_source_never_does(void **state)
     offer();
     uint64_t stood_at = work(source);
 
-    assert_int_equal(machine_handover_take(target, session, &arbiter, &err), 0);
+    assert_int_equal(machine_handover_take(target, session, times, &arbiter, &err), 0);
     assert_true(arbiter);
     assert_int_equal(machine_start(target, &err), 0);
     machine_tell_moved(target);
@@ -201,7 +202,7 @@ static void without_an_answer_the_source_goes_on(void **state)
     assert_int_equal(ask(&why), HANDOVER_AS_IT_WAS);
     machine_release(source);
     expect_work(source);
-    assert_int_equal(machine_handover_take(target, session, &arbiter, &err), -EAGAIN);
+    assert_int_equal(machine_handover_take(target, session, times, &arbiter, &err), -EAGAIN);
     assert_int_equal(machine_sync_disks(source, &err), 0);
 }
 
@@ -216,7 +217,7 @@ static void make_uncertain(void)
     bool arbiter;
 
     offer();
-    assert_int_equal(machine_handover_take(target, session, &arbiter, &why), 0);
+    assert_int_equal(machine_handover_take(target, session, times, &arbiter, &why), 0);
     machine_destroy(target); /* it may have run, or not */
     target = NULL;
     assert_int_equal(ask(&why), HANDOVER_UNKNOWN);
