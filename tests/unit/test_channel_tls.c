@@ -18,42 +18,15 @@
 #include <cmocka.h>
 
 #include "channel_pair.h"
+#include "channel_secrets.h"
 #include "folder.h"
 #include "vmrun/thread.h"
 
 #define MIB ((uint64_t)1 << 20)
-#define TLS_DATA VMRUN_TEST_DATA "/tls/"
-#define KEY "00112233445566778899aabbccddeeff"
 
 static const struct channel_security plain;
-static const struct channel_security psk = {.psk = "psk"};
-static const struct channel_security host = {
-    .cert = TLS_DATA "host.pem", .key = "key.pem", .ca = TLS_DATA "ca.pem"};
 
 static struct channel_pair pair;
-
-static void write_secret(const char *path, const char *text)
-{
-    folder_write(path, text, strlen(text));
-    assert_int_equal(chmod(path, 0600), 0);
-}
-
-/* The key's mode is not what a checkout keeps. */
-static int enter(void **state)
-{
-    char key[4096];
-    FILE *file = fopen(TLS_DATA "key.pem", "r");
-    size_t len;
-
-    if (!file || folder_enter(state) < 0)
-        return -1;
-    len = fread(key, 1, sizeof(key) - 1, file);
-    fclose(file);
-    key[len] = '\0';
-    write_secret("key.pem", key);
-    write_secret("psk", "vmrun:" KEY "\n");
-    return 0;
-}
 
 static int pair_teardown(void **state)
 {
@@ -102,19 +75,19 @@ static void carries(const struct channel_security *security)
 static void a_shared_key_carries_64_mebibytes_both_ways(void **state)
 {
     (void)state;
-    carries(&psk);
+    carries(&secrets_psk);
 }
 
 static void certificates_carry_64_mebibytes_both_ways(void **state)
 {
     (void)state;
-    carries(&host);
+    carries(&secrets_host);
 }
 
 static void the_certificate_is_checked_for_a_name_as_well(void **state)
 {
     (void)state;
-    channel_pair_try(&pair, &host, &host, "tcp://localhost:0");
+    channel_pair_try(&pair, &secrets_host, &secrets_host, "tcp://localhost:0");
     channel_ok(pair.near_result, &pair.near_err);
     channel_ok(pair.far_result, &pair.far_err);
 }
@@ -138,7 +111,7 @@ static void *connect_to_url(void *opaque)
 /* Somebody with the key comes by and is let in. */
 static void a_friend_gets_in(void)
 {
-    struct to to = {&psk, channel_listener_url(pair.listener), 100};
+    struct to to = {&secrets_psk, channel_listener_url(pair.listener), 100};
     pthread_t thread;
     struct error err;
 
@@ -231,8 +204,8 @@ static void what_is_sent_cannot_be_read_on_the_wire(void **state)
 {
     (void)state;
     through_a_tap(&plain, true); /* a tap that works */
-    through_a_tap(&psk, false);
-    through_a_tap(&host, false);
+    through_a_tap(&secrets_psk, false);
+    through_a_tap(&secrets_host, false);
 }
 
 /* Neither side gets a channel; both are told. "": the words do not matter. */
@@ -253,8 +226,8 @@ static void another_key_is_kept_out(void **state)
     const struct channel_security other = {.psk = "other-key"};
 
     (void)state;
-    write_secret("other-key", "vmrun:00112233445566778899aabbccddeefe\n");
-    kept_out(&other, &psk, "the same --tls-psk?", "the same --tls-psk?");
+    secret_write("other-key", "vmrun:00112233445566778899aabbccddeefe\n");
+    kept_out(&other, &secrets_psk, "the same --tls-psk?", "the same --tls-psk?");
 }
 
 static void another_identity_is_kept_out(void **state)
@@ -262,21 +235,21 @@ static void another_identity_is_kept_out(void **state)
     const struct channel_security other = {.psk = "other-name"};
 
     (void)state;
-    write_secret("other-name", "vmrum:" KEY "\n");
-    kept_out(&other, &psk, "the same --tls-psk?", "another identity");
+    secret_write("other-name", "vmrum:" KEY "\n");
+    kept_out(&other, &secrets_psk, "the same --tls-psk?", "another identity");
 }
 
 static void a_key_does_not_open_what_certificates_lock_nor_the_other_way_round(void **state)
 {
     (void)state;
-    kept_out(&psk, &host, "", "");
+    kept_out(&secrets_psk, &secrets_host, "", "");
     channel_pair_close(&pair);
-    kept_out(&host, &psk, "", "");
+    kept_out(&secrets_host, &secrets_psk, "", "");
 }
 
 static struct channel_security with_cert(const char *cert)
 {
-    struct channel_security s = host;
+    struct channel_security s = secrets_host;
 
     s.cert = cert;
     return s;
@@ -284,48 +257,48 @@ static struct channel_security with_cert(const char *cert)
 
 static void another_authority_is_kept_out(void **state)
 {
-    struct channel_security stranger = with_cert(TLS_DATA "stranger.pem");
+    struct channel_security stranger = with_cert(SECRETS_DATA "stranger.pem");
 
     (void)state;
     /* It trusts our authority, so only we can refuse it ... */
-    kept_out(&stranger, &host, "refused", "not signed by --tls-ca");
+    kept_out(&stranger, &secrets_host, "refused", "not signed by --tls-ca");
     channel_pair_close(&pair);
-    kept_out(&host, &stranger, "not signed by --tls-ca", "refused");
+    kept_out(&secrets_host, &stranger, "not signed by --tls-ca", "refused");
     channel_pair_close(&pair);
     /* ... and here it does not trust ours. */
-    stranger.ca = TLS_DATA "other-ca.pem";
-    kept_out(&stranger, &host, "not signed by --tls-ca", "");
+    stranger.ca = SECRETS_DATA "other-ca.pem";
+    kept_out(&stranger, &secrets_host, "not signed by --tls-ca", "");
 }
 
 static void an_expired_certificate_is_kept_out(void **state)
 {
-    struct channel_security expired = with_cert(TLS_DATA "expired.pem");
+    struct channel_security expired = with_cert(SECRETS_DATA "expired.pem");
 
     (void)state;
-    kept_out(&expired, &host, "refused", "expired");
+    kept_out(&expired, &secrets_host, "refused", "expired");
     channel_pair_close(&pair);
-    kept_out(&host, &expired, "expired", "refused");
+    kept_out(&secrets_host, &expired, "expired", "refused");
 }
 
 static void a_host_of_another_name_is_not_spoken_to(void **state)
 {
-    struct channel_security elsewhere = with_cert(TLS_DATA "elsewhere.pem");
+    struct channel_security elsewhere = with_cert(SECRETS_DATA "elsewhere.pem");
 
     (void)state;
-    kept_out(&host, &elsewhere, "does not name '127.0.0.1'", "refused");
+    kept_out(&secrets_host, &elsewhere, "does not name '127.0.0.1'", "refused");
     channel_pair_close(&pair);
     /* The name of who connects is not known: the authority vouches for it. */
-    channel_pair_open(&pair, &elsewhere, &host);
+    channel_pair_open(&pair, &elsewhere, &secrets_host);
 }
 
 static void a_certificate_for_servers_does_not_connect(void **state)
 {
-    struct channel_security server = with_cert(TLS_DATA "web-server.pem");
+    struct channel_security server = with_cert(SECRETS_DATA "web-server.pem");
 
     (void)state;
-    kept_out(&server, &host, "refused", "is not for TLS clients");
+    kept_out(&server, &secrets_host, "refused", "is not for TLS clients");
     channel_pair_close(&pair);
-    channel_pair_open(&pair, &host, &server);
+    channel_pair_open(&pair, &secrets_host, &server);
 }
 
 static void who_speaks_no_tls_is_sent_away(void **state)
@@ -336,7 +309,7 @@ static void who_speaks_no_tls_is_sent_away(void **state)
     struct error err;
 
     (void)state;
-    channel_ok(channel_listen(&psk, "tcp://127.0.0.1:0", &pair.listener, &err), &err);
+    channel_ok(channel_listen(&secrets_psk, "tcp://127.0.0.1:0", &pair.listener, &err), &err);
     channel_ok(
         channel_connect(&plain, channel_listener_url(pair.listener), PAIR_WAIT_MS, &stranger, &err),
         &err);
@@ -355,7 +328,7 @@ static void a_listener_without_tls_is_noticed(void **state)
     (void)state;
     channel_ok(channel_listen(&plain, "tcp://127.0.0.1:0", &pair.listener, &err), &err);
     assert_int_equal(
-        channel_connect(&psk, channel_listener_url(pair.listener), 300, &channel, &err),
+        channel_connect(&secrets_psk, channel_listener_url(pair.listener), 300, &channel, &err),
         -ETIMEDOUT);
     assert_non_null(strstr(err.msg, "does the other side use it?"));
 }
@@ -367,7 +340,7 @@ static void silent_strangers_keep_nobody_waiting(void **state)
     struct error err;
 
     (void)state;
-    channel_ok(channel_listen(&psk, "tcp://127.0.0.1:0", &pair.listener, &err), &err);
+    channel_ok(channel_listen(&secrets_psk, "tcp://127.0.0.1:0", &pair.listener, &err), &err);
     for (unsigned i = 0; i < 40; i++)
         fds[i] = raw_connection(channel_listener_url(pair.listener));
     a_friend_gets_in();
@@ -385,7 +358,7 @@ static void a_silent_stranger_is_sent_away_in_the_end(void **state)
     int fd;
 
     (void)state;
-    channel_ok(channel_listen(&psk, "tcp://127.0.0.1:0", &pair.listener, &err), &err);
+    channel_ok(channel_listen(&secrets_psk, "tcp://127.0.0.1:0", &pair.listener, &err), &err);
     fd = raw_connection(channel_listener_url(pair.listener));
     assert_int_equal(channel_accept(pair.listener, 200, &channel, &err), -ETIMEDOUT);
     assert_int_equal(channel_accept(pair.listener, 60000, &channel, &err), -EPROTO);
@@ -401,7 +374,7 @@ static void a_stranger_who_goes_again_ends_nothing(void **state)
     struct error err;
 
     (void)state;
-    channel_ok(channel_listen(&psk, "tcp://127.0.0.1:0", &pair.listener, &err), &err);
+    channel_ok(channel_listen(&secrets_psk, "tcp://127.0.0.1:0", &pair.listener, &err), &err);
     close(raw_connection(channel_listener_url(pair.listener)));
     assert_int_equal(channel_accept(pair.listener, PAIR_WAIT_MS, &channel, &err), -EPROTO);
     assert_non_null(strstr(err.msg, "hung up"));
@@ -416,7 +389,7 @@ static void who_went_is_noticed_and_his_last_words_are_heard(void **state)
     int r = 0;
 
     (void)state;
-    channel_pair_open(&pair, &psk, &psk);
+    channel_pair_open(&pair, &secrets_psk, &secrets_psk);
     channel_ok(channel_send_text(pair.far, "refused", &err), &err);
     channel_destroy(pair.far);
     pair.far = NULL;
@@ -435,7 +408,7 @@ static void timeouts_and_interrupts_work(void **state)
 
     (void)state;
     assert_non_null(much.iov_base);
-    channel_pair_open(&pair, &psk, &psk);
+    channel_pair_open(&pair, &secrets_psk, &secrets_psk);
     channel_set_timeout(pair.far, 100);
     assert_int_equal(channel_recv(pair.far, &much, 1, &err), -ETIMEDOUT);
     channel_ok(channel_send_text(pair.near, "late", &err), &err);
@@ -454,7 +427,7 @@ static void who_stops_and_goes_on_loses_nothing(void **state)
                 in = {.bytes = 16 * MIB, .seed = 5};
 
     (void)state;
-    channel_pair_open(&pair, &psk, &psk);
+    channel_pair_open(&pair, &secrets_psk, &secrets_psk);
     out.channel = pair.near;
     in.channel = pair.far;
     flow_start(&out);
@@ -471,7 +444,7 @@ static void tampering_is_noticed(void **state)
     struct error err;
 
     (void)state;
-    channel_pair_open(&pair, &psk, &psk);
+    channel_pair_open(&pair, &secrets_psk, &secrets_psk);
     /* Bytes that are no record, written behind the session's back. */
     for (int fd = 3; fd < 64; fd++) {
         struct sockaddr_in to;
@@ -486,123 +459,6 @@ static void tampering_is_noticed(void **state)
                              37);
     }
     assert_int_equal(channel_recv(pair.far, &in, 1, &err), -EPROTO);
-}
-
-static void refused(const struct channel_security *security, int code, const char *words)
-{
-    struct channel_listener *listener = NULL;
-    struct channel *channel = NULL;
-    struct error err = {.msg = ""};
-
-    assert_int_equal(channel_listen(security, "tcp://127.0.0.1:0", &listener, &err), -code);
-    assert_non_null(strstr(err.msg, words));
-    assert_int_equal(channel_connect(security, "tcp://127.0.0.1:1", 100, &channel, &err), -code);
-}
-
-static void a_key_file_that_makes_no_sense_is_refused(void **state)
-{
-    static const char *const wrong[][2] = {
-        {"", "no key"},
-        {"\n", "no key"},
-        {KEY, "no key"},
-        {":" KEY, "no key"},
-        {"vm run:" KEY, "a character"},
-        {"vmrun:", "128 to 512 bits"},
-        {"vmrun:00112233445566778899aabbccddee", "128 to 512 bits"},
-        {"vmrun:" KEY "0", "pairs of hexadecimal digits"},
-        {"vmrun:" KEY "xy", "pairs of hexadecimal digits"},
-        {"vmrun: " KEY, "pairs of hexadecimal digits"},
-        {"vmrun:" KEY "\r\n", "pairs of hexadecimal digits"},
-        {"vmrun:" KEY "\n\n", "pairs of hexadecimal digits"},
-        {"vmrun:" KEY "\nother:" KEY "\n", "pairs of hexadecimal digits"},
-        {"vmrun:" KEY KEY KEY KEY "00", "128 to 512 bits"},
-    };
-    const struct channel_security s = {.psk = "wrong"};
-    char longest[300];
-
-    (void)state;
-    for (unsigned i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
-        write_secret("wrong", wrong[i][0]);
-        refused(&s, EINVAL, wrong[i][1]);
-        refused(&s, EINVAL, "wrong: ");
-        refused(&s, EINVAL, "openssl rand");
-    }
-    snprintf(longest, sizeof(longest), "%0128d:%s", 0, KEY);
-    write_secret("wrong", longest);
-    refused(&s, EINVAL, "its identity is too long");
-    folder_write("wrong", "vmrun:" KEY "\0" KEY, 71);
-    refused(&s, EINVAL, "no key");
-    write_secret("wrong", "vmrun:" KEY); /* without a newline it is right */
-    channel_pair_open(&pair, &s, &psk);
-}
-
-static void a_secret_that_others_can_read_is_refused(void **state)
-{
-    const struct channel_security s = {.psk = "shown"};
-    struct channel_security shown_key = host;
-
-    (void)state;
-    write_secret("shown", "vmrun:" KEY);
-    for (mode_t bit = 1; bit <= 0100; bit <<= 1)
-        if (bit & 0027) {
-            assert_int_equal(chmod("shown", 0600 | bit), 0);
-            refused(&s, EPERM, "chmod 600");
-        }
-    assert_int_equal(chmod("shown", 0640), 0); /* a group on purpose */
-    channel_pair_open(&pair, &s, &s);
-    shown_key.key = TLS_DATA "../tls/key-of-everybody";
-    folder_write("key-of-everybody", "", 0);
-    assert_int_equal(chmod("key-of-everybody", 0644), 0);
-    shown_key.key = "key-of-everybody";
-    refused(&shown_key, EPERM, "key-of-everybody: its mode 0644");
-}
-
-static void files_that_are_not_there_or_no_such_files_are_refused(void **state)
-{
-    struct channel_security s = {.psk = "nowhere"};
-
-    (void)state;
-    refused(&s, ENOENT, "nowhere");
-    s.psk = ".";
-    assert_int_equal(chmod(".", 0700), 0);
-    refused(&s, EISDIR, ".: ");
-    s = host;
-    s.ca = "nowhere";
-    refused(&s, ENOENT, "nowhere");
-    s.ca = "psk";
-    refused(&s, EINVAL, "psk: ");
-    s = host;
-    s.cert = "psk";
-    refused(&s, EINVAL, "psk with key.pem");
-    s = host;
-    s.cert = TLS_DATA "ca.pem"; /* of another key */
-    refused(&s, EINVAL, "key.pem");
-    s = host;
-    s.key = "/dev/zero";
-    refused(&s, EPERM, "/dev/zero");
-    s = host;
-    s.ca = "/dev/zero";
-    refused(&s, EFBIG, "over 1 MiB");
-}
-
-static void options_that_contradict_each_other_are_refused(void **state)
-{
-    struct channel_security s = host;
-
-    (void)state;
-    s.psk = "psk";
-    refused(&s, EINVAL, "give one");
-    s = host;
-    s.insecure = true;
-    refused(&s, EINVAL, "--insecure");
-    s = host;
-    s.ca = NULL;
-    refused(&s, EINVAL, "--tls-ca is missing");
-    s = host;
-    s.key = NULL;
-    refused(&s, EINVAL, "--tls-key is missing");
-    s = (struct channel_security){.ca = TLS_DATA "ca.pem"};
-    refused(&s, EINVAL, "--tls-cert is missing");
 }
 
 int main(void)
@@ -629,15 +485,11 @@ int main(void)
         WITH_PAIR(timeouts_and_interrupts_work),
         WITH_PAIR(who_stops_and_goes_on_loses_nothing),
         WITH_PAIR(tampering_is_noticed),
-        WITH_PAIR(a_key_file_that_makes_no_sense_is_refused),
-        WITH_PAIR(a_secret_that_others_can_read_is_refused),
-        WITH_PAIR(files_that_are_not_there_or_no_such_files_are_refused),
-        WITH_PAIR(options_that_contradict_each_other_are_refused),
     };
 
     if (!dlopen("libgnutls.so.30", RTLD_NOW)) {
         puts("skipped: libgnutls.so.30 is not installed");
         return 0;
     }
-    return cmocka_run_group_tests(tests, enter, folder_leave);
+    return cmocka_run_group_tests(tests, secrets_enter, folder_leave);
 }
