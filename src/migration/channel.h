@@ -42,8 +42,8 @@ void channel_listener_destroy(struct channel_listener *listener);
 
 /*
  * Each of the name's addresses in turn; timeout_ms is for all together, < 0 as long as the kernel
- * tries. Errors: as channel_listen(); -ECONNREFUSED, -ETIMEDOUT, -ENETUNREACH …; -EPROTO, no TLS
- * there or the wrong one.
+ * tries. With TLS it waits for the other side's channel_accept(). Errors: as channel_listen();
+ * -ECONNREFUSED, -ETIMEDOUT, -ENETUNREACH …; -EPROTO, no TLS there or the wrong one.
  */
 int channel_connect(const struct channel_security *security, const char *url, int timeout_ms,
                     struct channel **ret_channel, struct error *err);

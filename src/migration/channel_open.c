@@ -234,7 +234,7 @@ int channel_listen(const struct channel_security *security, const char *url,
 {
     struct channel_listener *listener = calloc(1, sizeof(*listener));
     struct addrinfo *list = NULL;
-    struct place place;
+    struct place place = {.literal = false};
     int r;
 
     if (!listener)
@@ -454,10 +454,10 @@ static uint64_t share_of(uint64_t deadline_ns, const struct addrinfo *list)
 
 static int shake_hands(struct tls_session *session, int fd, uint64_t deadline_ns, struct error *err)
 {
-    uint64_t most_ns = channel_deadline_ns(HANDSHAKE_MS);
     struct pollfd waiting = {.fd = fd};
 
-    deadline_ns = deadline_ns < most_ns ? deadline_ns : most_ns;
+    if (deadline_ns == UINT64_MAX) /* connected, but whoever it is may never say a word */
+        deadline_ns = channel_deadline_ns(HANDSHAKE_MS);
     for (;;) {
         int r = tls_handshake(session, &waiting.events, err);
 
@@ -477,11 +477,11 @@ int channel_connect(const struct channel_security *security, const char *url, in
     uint64_t deadline_ns = channel_deadline_ns(timeout_ms);
     struct tls_session *session = NULL;
     struct tls *tls = NULL;
-    struct addrinfo *list;
-    struct place place;
+    struct addrinfo *list = NULL;
+    struct place place = {.literal = false};
     int fd = -1, r = begin(security, url, &place, &tls, &list, err);
 
-    if (r < 0)
+    if (r != 0)
         return r;
     if (strcmp(place.port, "0") == 0) {
         freeaddrinfo(list);

@@ -108,7 +108,7 @@ static int read_file(const char *path, bool secret, gnutls_datum_t *ret, struct 
         r = error_set(err, EFBIG, "%s: over 1 MiB, no such file", path);
     if (fd >= 0)
         close(fd);
-    if (r < 0) {
+    if (r < 0 || !data) {
         free(data);
         return r;
     }
@@ -182,10 +182,10 @@ static int find_key(gnutls_session_t session, const char *name, gnutls_datum_t *
 
 static int use_psk(struct tls *tls, const char *path, struct error *err)
 {
-    gnutls_datum_t file, key = {.data = tls->key};
+    gnutls_datum_t file = {0}, key = {.data = tls->key};
     int r = read_file(path, true, &file, err);
 
-    if (r < 0)
+    if (r < 0 || !file.data)
         return r;
     r = parse_psk(tls, path, (const char *)file.data, file.size, err);
     drop(&file);
