@@ -41,6 +41,7 @@ struct migration_progress {
     uint64_t dirty_rate;         /* bytes a second that the guest writes */
     uint64_t send_rate;          /* bytes a second that arrive */
     uint64_t predicted_pause_ns; /* if it were stopped now */
+    unsigned throttle_percent;   /* of the time that the guest is kept from running */
 };
 
 /* A round of a move, for the report. */
@@ -51,6 +52,7 @@ struct migration_round {
     uint64_t owed_bytes;  /* still to be copied, deferred ones included */
     uint64_t deferred_bytes;
     uint64_t predicted_pause_ns;
+    unsigned throttle_percent;
 };
 #define MIGRATION_MAX_ROUNDS 64
 
@@ -89,6 +91,7 @@ struct migration_report {
     struct migration_pause pause;
     const struct migration_round *round; /* of each; until the listener returns */
     unsigned channels;
+    unsigned throttle_percent; /* at last */
 };
 
 struct migration_listener {
@@ -131,8 +134,11 @@ struct channel_security {
 struct migration_move {
     const char *url; /* "tcp://HOST:PORT" */
     struct channel_security security;
-    unsigned channels;  /* connections; 0: as many as pay */
-    uint64_t bandwidth; /* bytes a second at most; 0: no limit */
+    unsigned channels;     /* connections; 0: as many as pay */
+    uint64_t bandwidth;    /* bytes a second at most; 0: no limit */
+    uint64_t max_pause_ns; /* the stop is not to be longer, as far as it can be told; 0: 300 ms */
+    uint64_t timeout_ns;   /* for the rounds to come to that; 0: ten minutes */
+    bool force;            /* then: stop for longer, instead of giving up */
 };
 /*
  * Begin to move it to where a `vmrun receive` listens; the listener hears of the end. params is

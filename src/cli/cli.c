@@ -102,6 +102,10 @@ static const struct cli_option restore_options[] = {
 static const struct cli_option migrate_options[] = {
     {"--channels", "N", "connections (default: as many as pay)", NULL},
     {"--bandwidth", "SIZE", "bytes a second at most: 100M", NULL},
+    {"--max-downtime", "MS", "the guest is not to stand still for longer (default: 300)", NULL},
+    {"--timeout", "SECONDS", "for the rounds to come to that (default: 600)", NULL},
+    {"--on-timeout", "cancel|force", "then: the machine stays (default), or stands still longer",
+     NULL},
     {"--insecure", NULL, "without TLS, also where others may listen", NULL},
     {"--tls-cert", "FILE", "a certificate, in PEM", NULL},
     {"--tls-key", "FILE", "its key", NULL},

@@ -4,28 +4,55 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "vmrun/text.h"
 #include "watch.h"
 
 #define GONE_MS 10000
 #define MAX_CHANNELS 1024
+#define MAX_PAUSE_MS 600000
+#define MAX_TIMEOUT_S 1000000
 
-static int parse_numbers(const struct cli_args *args, uint64_t *ret_channels,
-                         uint64_t *ret_bandwidth, struct error *err)
+/* A whole number from 1 to max; 0 when it was not given. Returns an exit status. */
+static int parse_number(const struct cli_args *args, const char *option, uint64_t max,
+                        uint64_t *ret_value, struct error *err)
 {
-    const char *channels = cli_get(args, "--channels"), *bandwidth = cli_get(args, "--bandwidth");
+    const char *text = cli_get(args, option);
     char *end;
 
-    *ret_channels = *ret_bandwidth = 0;
-    if (channels) {
-        *ret_channels = strtoul(channels, &end, 10);
-        if (*end || end == channels || *ret_channels < 1 || *ret_channels > MAX_CHANNELS)
-            return cli_wrong(args, err, "--channels: \"%.40s\" is no number from 1 up", channels);
-    }
-    if (bandwidth && (text_parse_size(bandwidth, ret_bandwidth) < 0 || *ret_bandwidth == 0))
-        return cli_wrong(args, err, "--bandwidth: \"%.40s\" is no size: 100M", bandwidth);
+    *ret_value = 0;
+    if (!text)
+        return CLI_OK;
+    *ret_value = strtoul(text, &end, 10);
+    if (*end || end == text || *ret_value < 1 || *ret_value > max)
+        return cli_wrong(args, err, "%s: \"%.40s\" is no whole number from 1 to %llu", option, text,
+                         (unsigned long long)max);
     return CLI_OK;
+}
+
+struct numbers {
+    uint64_t channels, bandwidth, max_pause_ms, timeout_s;
+    bool force;
+};
+
+static int parse_numbers(const struct cli_args *args, struct numbers *ret, struct error *err)
+{
+    const char *bandwidth = cli_get(args, "--bandwidth");
+    const char *then = cli_get(args, "--on-timeout");
+    int status;
+
+    *ret = (struct numbers){.force = then && strcmp(then, "force") == 0};
+    if (then && !ret->force && strcmp(then, "cancel") != 0)
+        return cli_wrong(args, err, "--on-timeout: \"%.40s\" is neither cancel nor force", then);
+    if (bandwidth && (text_parse_size(bandwidth, &ret->bandwidth) < 0 || ret->bandwidth == 0))
+        return cli_wrong(args, err, "--bandwidth: \"%.40s\" is no size: 100M", bandwidth);
+    status = parse_number(args, "--channels", MAX_CHANNELS, &ret->channels, err);
+    if (status == CLI_OK)
+        status = parse_number(args, "--max-downtime", MAX_PAUSE_MS, &ret->max_pause_ms, err);
+    if (status == CLI_OK)
+        status = parse_number(args, "--timeout", MAX_TIMEOUT_S, &ret->timeout_s, err);
+    return status;
 }
 
 /* Paths are of this process's folder. */
@@ -52,14 +79,16 @@ static int make_params(const struct cli_args *args, json_t **ret_params, struct 
                                            {"--tls-key", "tls_key"},
                                            {"--tls-ca", "tls_ca"},
                                            {"--tls-psk", "tls_psk"}};
-    uint64_t channels, bandwidth;
-    int status = parse_numbers(args, &channels, &bandwidth, err);
+    struct numbers n;
+    int status = parse_numbers(args, &n, err);
     json_t *params;
 
     if (status != CLI_OK)
         return status;
-    params = json_pack("{s:s, s:I, s:I, s:b}", "url", args->operands[1], "channels",
-                       (json_int_t)channels, "bandwidth", (json_int_t)bandwidth, "insecure",
+    params = json_pack("{s:s, s:I, s:I, s:I, s:I, s:b, s:b}", "url", args->operands[1], "channels",
+                       (json_int_t)n.channels, "bandwidth", (json_int_t)n.bandwidth,
+                       "max_downtime_ns", (json_int_t)(n.max_pause_ms * 1000000), "timeout_ns",
+                       (json_int_t)(n.timeout_s * 1000000000), "force", (int)n.force, "insecure",
                        (int)cli_has(args, "--insecure"));
     for (size_t i = 0; params && status == CLI_OK && i < sizeof(paths) / sizeof(paths[0]); i++)
         status = add_path(args, paths[i][0], params, paths[i][1], err);

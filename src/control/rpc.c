@@ -149,24 +149,29 @@ static json_t *vm_migrate(const struct rpc_target *t, const json_t *params, stru
 {
     struct migration_move move = {.url = NULL};
     json_error_t where;
-    json_int_t channels = 0, bandwidth = 0;
-    int insecure = 0;
+    json_int_t channels = 0, bandwidth = 0, max_pause_ns = 0, timeout_ns = 0;
+    int insecure = 0, force = 0;
 
     if (json_unpack_ex((json_t *)params, &where, JSON_STRICT,
-                       "{s:s, s?I, s?I, s?b, s?s, s?s, s?s, s?s}", "url", &move.url, "channels",
-                       &channels, "bandwidth", &bandwidth, "insecure", &insecure, "tls_cert",
-                       &move.security.cert, "tls_key", &move.security.key, "tls_ca",
-                       &move.security.ca, "tls_psk", &move.security.psk)) {
+                       "{s:s, s?I, s?I, s?I, s?I, s?b, s?b, s?s, s?s, s?s, s?s}", "url", &move.url,
+                       "channels", &channels, "bandwidth", &bandwidth, "max_downtime_ns",
+                       &max_pause_ns, "timeout_ns", &timeout_ns, "force", &force, "insecure",
+                       &insecure, "tls_cert", &move.security.cert, "tls_key", &move.security.key,
+                       "tls_ca", &move.security.ca, "tls_psk", &move.security.psk)) {
         error_set(err, EINVAL,
                   "vm.migrate takes {\"url\": TEXT} and perhaps \"channels\", \"bandwidth\", "
-                  "\"insecure\", \"tls_cert\", \"tls_key\", \"tls_ca\", \"tls_psk\": %s",
+                  "\"max_downtime_ns\", \"timeout_ns\", \"force\", \"insecure\", \"tls_cert\", "
+                  "\"tls_key\", \"tls_ca\", \"tls_psk\": %s",
                   where.text);
         return NULL;
     }
-    if (channels < 0 || channels > 1024 || bandwidth < 0) {
-        error_set(err, EINVAL, "vm.migrate: \"channels\" or \"bandwidth\" is out of range");
+    if (channels < 0 || channels > 1024 || bandwidth < 0 || max_pause_ns < 0 || timeout_ns < 0) {
+        error_set(err, EINVAL, "vm.migrate: a number is out of range");
         return NULL;
     }
+    move.max_pause_ns = (uint64_t)max_pause_ns;
+    move.timeout_ns = (uint64_t)timeout_ns;
+    move.force = force;
     move.security.insecure = insecure;
     move.channels = (unsigned)channels;
     move.bandwidth = (uint64_t)bandwidth;
@@ -457,6 +462,7 @@ static json_t *progress_object(const struct migration_progress *p)
         json_object_set_new(figures, "send_rate", json_integer((json_int_t)p->send_rate));
         json_object_set_new(figures, "predicted_pause_ns",
                             json_integer((json_int_t)p->predicted_pause_ns));
+        json_object_set_new(figures, "throttle_percent", json_integer(p->throttle_percent));
     }
     return figures;
 }
@@ -484,7 +490,7 @@ static json_t *rounds_array(const struct migration_report *report)
 
         json_array_append_new(
             list,
-            json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "ns", (json_int_t)r->ns, "bytes",
+            json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i}", "ns", (json_int_t)r->ns, "bytes",
                       (json_int_t)r->bytes, "zero_bytes", (json_int_t)r->zero_bytes, "dirty_bytes",
                       (json_int_t)r->dirty_bytes, "owed_bytes", (json_int_t)r->owed_bytes,
                       "deferred_bytes", (json_int_t)r->deferred_bytes, "predicted_pause_ns",
@@ -502,14 +508,14 @@ static json_t *move_object(const struct migration_report *report)
     };
     const struct migration_pause *pause = &report->pause;
 
-    return json_pack("{s:s, s:I, s:I, s:I, s:i, s:{s:I, s:I, s:I, s:I, s:I}, s:o}", "outcome",
+    return json_pack("{s:s, s:I, s:I, s:I, s:i, s:i, s:{s:I, s:I, s:I, s:I, s:I}, s:o}", "outcome",
                      outcomes[report->outcome], "sent_bytes", (json_int_t)report->sent_bytes,
                      "rtt_ns", (json_int_t)report->rtt_ns, "predicted_pause_ns",
                      (json_int_t)report->predicted_pause_ns, "channels", (int)report->channels,
-                     "pause", "stop_ns", (json_int_t)pause->stop_ns, "state_ns",
-                     (json_int_t)pause->state_ns, "pages_ns", (json_int_t)pause->pages_ns,
-                     "load_ns", (json_int_t)pause->load_ns, "commit_ns",
-                     (json_int_t)pause->commit_ns, "round", rounds_array(report));
+                     "throttle_percent", (int)report->throttle_percent, "pause", "stop_ns",
+                     (json_int_t)pause->stop_ns, "state_ns", (json_int_t)pause->state_ns,
+                     "pages_ns", (json_int_t)pause->pages_ns, "load_ns", (json_int_t)pause->load_ns,
+                     "commit_ns", (json_int_t)pause->commit_ns, "round", rounds_array(report));
 }
 
 char *rpc_ended_line(const struct machine *machine, const struct migration_report *report)

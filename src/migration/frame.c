@@ -58,6 +58,8 @@ static const struct kind {
     [FRAME_REFUSED] = {"REFUSED", 2, 64u << 10, FRAME_CRITICAL},
     [FRAME_PING] = {"PING", 0, 1u << 20, FRAME_CRITICAL},
     [FRAME_PONG] = {"PONG", 0, 1u << 20, FRAME_CRITICAL},
+    [FRAME_REHEARSAL] = {"REHEARSAL", 1, 64u << 20, FRAME_CRITICAL | FRAME_ZSTD},
+    [FRAME_REHEARSED] = {"REHEARSED", 2, 64u << 10, FRAME_CRITICAL},
 };
 
 _Static_assert(sizeof(XXH3_state_t) <= sizeof(((struct frame_stream *)0)->hash), "room for it");

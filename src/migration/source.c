@@ -17,190 +17,27 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "handover.h"
-#include "hello.h"
-#include "job.h"
-#include "pages.h"
 #include "snapfile_format.h"
+#include "source.h"
+#include "vmrun/log.h"
 
-#define CONNECT_MS 10000
-#define PREPARE_MS 60000 /* to build a machine there */
 #define READY_MS 30000
 #define DONE_MS 10000
 #define ASK_NS UINT64_C(120000000000)
-#define LOOK_MS 100 /* between two looks at whether it was cancelled */
 #define PROBE_NS UINT64_C(2000000)
+#define RATE_PAGES 4096
 
-struct lane {
-    struct frame_stream stream;
-    uint8_t *buffer;
-    struct pages_counts counts;
-};
+#define DEFAULT_MAX_PAUSE_NS UINT64_C(300000000)
+#define DEFAULT_TIMEOUT_NS UINT64_C(600000000000)
 
-struct source {
-    struct job job;
-    char *url;
-    struct channel_security security;
-    uint64_t bandwidth;
-    unsigned channels;
-
-    struct hello hello;
-    struct channel_limit *limit;
-    struct lane lanes[HELLO_MAX_CHANNELS];
-    bool marked; /* the images, for the other side to see */
-
-    struct writer state, cpuid;
-    struct job_extras extras;
-    char *description;
-    uint64_t times; /* of the images, when they were given up */
-    enum source_state at;
-    bool has_arbiter;
-    struct error why; /* of what ended it */
-    struct migration_round round[MIGRATION_MAX_ROUNDS];
-    uint64_t stood_ns; /* when it came to stand still */
-    bool ran;          /* until then */
-    uint64_t zero_pages;
-};
+/* Percent of the time that the guest does not run. */
+#define FIRST_THROTTLE 20u
+#define THROTTLE_STEP 10u
+#define MAX_THROTTLE 90u
 
 static struct source *source_of(struct job *job)
 {
     return (struct source *)job;
-}
-
-static struct machine *machine_of(const struct source *s)
-{
-    return s->job.migration->machine;
-}
-
-static struct frame_stream *control(struct source *s)
-{
-    return &s->lanes[0].stream;
-}
-
-/* Talking */
-
-/* It speaks when nothing was asked: it can only refuse. */
-static int hear_refusal(struct source *s, struct error *err)
-{
-    void *body;
-    size_t len;
-    int r = frame_expect(control(s), FRAME_REFUSED, &body, &len, err);
-
-    if (r < 0)
-        return r;
-    r = frame_refusal(body, len, err);
-    free(body);
-    return r;
-}
-
-/*
- * What is wrong when something could not be sent: the other side may have said why, and that says
- * more than a broken pipe.
- */
-static int last_words(struct source *s, struct error *err)
-{
-    struct error words;
-
-    if (control(s)->channel && err->code != ECANCELED && err->code != ECONNREFUSED &&
-        channel_readable(control(s)->channel, LOOK_MS) && hear_refusal(s, &words) == -ECONNREFUSED)
-        *err = words;
-    return -err->code;
-}
-
-/* Until there is something to hear. Errors: -ECANCELED; -ETIMEDOUT. */
-static int await(struct source *s, int timeout_ms, bool cancellable, const char *what,
-                 struct error *err)
-{
-    uint64_t end = loop_now_ns() + (uint64_t)timeout_ms * 1000000;
-
-    while (!channel_readable(control(s)->channel, LOOK_MS)) {
-        if (cancellable && job_cancelled(&s->job))
-            return error_set(err, ECANCELED, "cancelled");
-        if (loop_now_ns() > end)
-            return error_set(err, ETIMEDOUT, "%s: the other side has not said %s for %d s", s->url,
-                             what, timeout_ms / 1000);
-    }
-    return 0;
-}
-
-static int open_lane(struct source *s, unsigned index, struct error *err)
-{
-    struct lane *lane = &s->lanes[index];
-    int r = channel_connect(&s->security, s->url, CONNECT_MS, &lane->stream.channel, err);
-
-    if (r < 0)
-        return r;
-    if (s->limit)
-        channel_set_limit(lane->stream.channel, s->limit);
-    s->hello.channel = index;
-    lane->buffer = malloc(PAGES_BUFFER_BYTES);
-    if (!lane->buffer)
-        return error_set(err, ENOMEM, "out of memory");
-    uint64_t start = loop_now_ns();
-    r = hello_send(&lane->stream, &s->hello, err);
-    if (r == 0)
-        r = hello_expect_welcome(&lane->stream, err);
-    s->job.report.rtt_ns = loop_now_ns() - start;
-    return r < 0 ? error_prefix(err, "%s", s->url) : 0;
-}
-
-static int describe(struct job *job, struct error *err)
-{
-    struct source *s = source_of(job);
-    int r = machine_describe(machine_of(s), &s->description, err);
-
-    return r < 0 ? r : machine_save_cpuid(machine_of(s), &s->cpuid, err);
-}
-
-static int send_bytes(struct source *s, enum frame_type type, const void *data, size_t len,
-                      struct error *err)
-{
-    return frame_send(control(s), type, 0, &(struct iovec){(void *)data, len}, 1, err);
-}
-
-static int send_machine(struct source *s, struct error *err)
-{
-    const struct guest_memory *mem = machine_memory(machine_of(s));
-    struct writer regions = {0};
-    int r = send_bytes(s, FRAME_MACHINE, s->description, strlen(s->description), err);
-
-    if (r == 0)
-        r = send_bytes(s, FRAME_CPUID, s->cpuid.data, s->cpuid.len, err);
-    for (unsigned i = 0; i < mem->count; i++) {
-        put_uint(&regions, mem->regions[i].gpa, 8);
-        put_uint(&regions, mem->regions[i].size, 8);
-    }
-    if (r == 0 && regions.failed)
-        r = error_set(err, ENOMEM, "out of memory");
-    if (r == 0)
-        r = send_bytes(s, FRAME_MEMORY, regions.data, regions.len, err);
-    free(regions.data);
-    return r;
-}
-
-/* Connected, and a machine is built there. */
-static int prepare(struct source *s, struct error *err)
-{
-    json_t *prepared;
-    int r = open_lane(s, 0, err);
-
-    if (r == 0)
-        r = machine_handover_mark(machine_of(s), s->hello.session, err);
-    s->marked = r == 0;
-    if (r == 0)
-        r = job_call_machine(&s->job, describe, err);
-    if (r == 0)
-        r = send_machine(s, err);
-    if (r == 0)
-        r = await(s, PREPARE_MS, true, "PREPARED", err);
-    if (r == 0)
-        r = hello_expect_json(control(s), FRAME_PREPARED, &prepared, err);
-    if (r < 0)
-        return r;
-    json_decref(prepared);
-    for (unsigned i = 1; r == 0 && i < s->channels; i++)
-        r = open_lane(s, i, err);
-    return r;
 }
 
 /* Rounds */
@@ -208,7 +45,7 @@ static int prepare(struct source *s, struct error *err)
 static int put(void *opaque, unsigned worker, const struct rounds_chunk *chunk, struct error *err)
 {
     struct source *s = opaque;
-    struct lane *lane = &s->lanes[worker];
+    struct source_lane *lane = &s->lanes[worker];
 
     return pages_send(&lane->stream, lane->buffer, chunk, &lane->counts, err);
 }
@@ -217,12 +54,25 @@ static int tick(void *opaque, struct error *err)
 {
     struct source *s = opaque;
 
-    if (channel_readable(control(s)->channel, 0))
-        return hear_refusal(s, err);
+    if (channel_readable(source_control(s)->channel, 0))
+        return source_hear_refusal(s, err);
     return s->at == SOURCE_COPYING ? job_tick(&s->job, err) : 0;
 }
 
 static const struct rounds_sink sink = {.put = put, .tick = tick};
+
+/*
+ * What the stop would take if it came now: what the rehearsal took, what is owed at the rate that
+ * the network has shown, and two times there and back.
+ */
+static uint64_t predict_pause(const struct source *s, const struct rounds_round *round)
+{
+    const struct migration_progress *p = &s->job.progress;
+    uint64_t pages_ns =
+        p->send_rate ? round->owed * GUEST_PAGE_SIZE * 1000 / (p->send_rate / 1000000 + 1) : 0;
+
+    return s->rehearsed_ns + pages_ns + 2 * s->job.report.rtt_ns;
+}
 
 static void note_round(struct source *s, const struct rounds_round *round)
 {
@@ -233,12 +83,11 @@ static void note_round(struct source *s, const struct rounds_round *round)
         zero += s->lanes[i].counts.zero;
     rate = round->ns ? round->pages * GUEST_PAGE_SIZE * 1000000000 / round->ns : 0;
     /* A round of a few pages says nothing of the network. */
-    if (p->round == 1 || (round->pages > 4096 && rate > p->send_rate))
+    if (p->round == 1 || (round->pages > RATE_PAGES && rate > p->send_rate))
         p->send_rate = rate;
     p->dirty_rate = round->ns ? round->written * GUEST_PAGE_SIZE * 1000000000 / round->ns : 0;
-    p->predicted_pause_ns =
-        2 * s->job.report.rtt_ns + 2000000 +
-        (p->send_rate ? round->owed * GUEST_PAGE_SIZE * 1000 / (p->send_rate / 1000000 + 1) : 0);
+    p->predicted_pause_ns = predict_pause(s, round);
+    p->throttle_percent = s->throttle;
     if (p->round <= MIGRATION_MAX_ROUNDS)
         s->round[p->round - 1] =
             (struct migration_round){.ns = round->ns,
@@ -247,8 +96,96 @@ static void note_round(struct source *s, const struct rounds_round *round)
                                      .dirty_bytes = round->written * GUEST_PAGE_SIZE,
                                      .owed_bytes = round->owed * GUEST_PAGE_SIZE,
                                      .deferred_bytes = round->deferred * GUEST_PAGE_SIZE,
-                                     .predicted_pause_ns = p->predicted_pause_ns};
+                                     .predicted_pause_ns = p->predicted_pause_ns,
+                                     .throttle_percent = s->throttle};
     s->zero_pages = zero;
+}
+
+/* On the machine's thread: all of a stop but the end. */
+static int rehearse_stop(struct job *job, struct error *err)
+{
+    struct source *s = source_of(job);
+    struct machine *machine = source_machine(s);
+    uint64_t start = loop_now_ns();
+    int r = machine_hold(machine, err);
+
+    if (r < 0)
+        return r;
+    r = machine_save_state(machine, &s->state, err);
+    machine_release(machine);
+    s->rehearsed_ns = loop_now_ns() - start;
+    return r;
+}
+
+/*
+ * A stop of half a millisecond, whose state the other side loads and reads back: so it is known
+ * before the machine is given up that it can be, and how long that takes.
+ */
+static int rehearse(struct source *s, struct error *err)
+{
+    json_t *rehearsed;
+    int r = machine_sync_disks(source_machine(s), err);
+
+    if (r == 0)
+        r = job_call_machine(&s->job, rehearse_stop, err);
+    if (r == 0)
+        r = source_send(s, FRAME_REHEARSAL, s->state.data, s->state.len, err);
+    free(s->state.data);
+    s->state = (struct writer){.data = NULL};
+    if (r == 0)
+        r = source_await(s, READY_MS, true, "REHEARSED", err);
+    if (r == 0)
+        r = hello_expect_json(source_control(s), FRAME_REHEARSED, &rehearsed, err);
+    if (r < 0)
+        return r;
+    s->rehearsed_ns += hello_number(rehearsed, "load_ns");
+    s->rehearsed = true;
+    json_decref(rehearsed);
+    return 0;
+}
+
+/* The guest writes faster than the network carries: let it run for less of the time. */
+static int slow_down(struct source *s, struct error *err)
+{
+    if (s->throttle >= MAX_THROTTLE)
+        return 0;
+    s->throttle = s->throttle ? s->throttle + THROTTLE_STEP : FIRST_THROTTLE;
+    return machine_throttle(source_machine(s), s->throttle, err);
+}
+
+/*
+ * The rounds no longer shrink. Whether that is the end of them: not before the rehearsal, and not
+ * while the stop would be longer than it may be and there is time.
+ */
+static int consider_stop(struct source *s, struct rounds_plan *plan, enum rounds_next *next,
+                         struct error *err)
+{
+    bool late = s->timeout_ns && loop_now_ns() - s->job.start_ns > s->timeout_ns;
+    double predicted = (double)s->job.progress.predicted_pause_ns / 1e6;
+    int r;
+
+    *next = ROUNDS_COPY;
+    if (!s->rehearsed)
+        return rehearse(s, err);
+    if (s->job.progress.predicted_pause_ns <= s->max_pause_ns) {
+        *next = ROUNDS_STOP;
+        return 0;
+    }
+    if (late && s->force) {
+        log_warn("the guest is stopped for some %.0f ms, more than was wanted: time is up",
+                 predicted);
+        *next = ROUNDS_STOP;
+        return 0;
+    }
+    if (late)
+        return error_set(err, ETIMEDOUT,
+                         "time is up, and the stop would take %.0f ms: the guest writes faster "
+                         "than the network carries; allow more with --max-downtime, or use "
+                         "--on-timeout force",
+                         predicted);
+    r = slow_down(s, err);
+    plan->flat = 0;
+    return r;
 }
 
 static int copy_rounds(struct source *s, struct error *err)
@@ -266,10 +203,12 @@ static int copy_rounds(struct source *s, struct error *err)
             r = rounds_probe(s->job.rounds, PROBE_NS, err);
         if (r == 0)
             r = job_copy_round(&s->job, &round, err);
-        if (r == 0) {
-            note_round(s, &round);
-            next = rounds_plan_next(&plan, &round);
-        }
+        if (r < 0)
+            break;
+        note_round(s, &round);
+        next = rounds_plan_next(&plan, &round);
+        if (next == ROUNDS_STOP)
+            r = consider_stop(s, &plan, &next, err);
     }
     return r;
 }
@@ -281,7 +220,7 @@ static int copy_rounds(struct source *s, struct error *err)
 static int stop(struct job *job, struct error *err)
 {
     struct source *s = source_of(job);
-    struct machine *machine = machine_of(s);
+    struct machine *machine = source_machine(s);
     struct migration_pause *pause = &job->report.pause;
     int r;
 
@@ -302,31 +241,6 @@ static int stop(struct job *job, struct error *err)
     return r;
 }
 
-/* All that was to be sent before it was. since_ns: how long the guest's clock has stood still. */
-static int send_mark(struct frame_stream *stream, uint64_t since_ns, struct error *err)
-{
-    uint8_t bytes[8];
-
-    snapfile_put_le(bytes, since_ns, sizeof(bytes));
-    return frame_send(stream, FRAME_MARK, 0, &(struct iovec){bytes, sizeof(bytes)}, 1, err);
-}
-
-static int send_extras(struct source *s, struct error *err)
-{
-    int r = 0;
-
-    for (unsigned i = 0; r == 0 && i < MACHINE_MAX_EXTRAS; i++) {
-        const struct job_extra *extra = &s->extras.extra[i];
-        const struct iovec body[2] = {
-            {(void *)extra->name, extra->data.len ? strlen(extra->name) + 1 : 0},
-            {extra->data.data, extra->data.len}};
-
-        if (extra->data.len)
-            r = frame_send(control(s), FRAME_EXTRA, 0, body, 2, err);
-    }
-    return r;
-}
-
 static int send_last(struct source *s, struct error *err)
 {
     uint64_t start = loop_now_ns();
@@ -335,11 +249,11 @@ static int send_last(struct source *s, struct error *err)
     s->job.pause_pages = rounds_owed(s->job.rounds);
     r = rounds_copy_last(s->job.rounds, err);
     for (unsigned i = s->channels; r == 0 && i-- > 0;)
-        r = send_mark(&s->lanes[i].stream, loop_now_ns() - s->stood_ns, err);
+        r = source_send_mark(&s->lanes[i].stream, loop_now_ns() - s->stood_ns, err);
     if (r == 0)
-        r = send_extras(s, err);
+        r = source_send_extras(s, err);
     if (r == 0)
-        r = send_bytes(s, FRAME_STATE, s->state.data, s->state.len, err);
+        r = source_send(s, FRAME_STATE, s->state.data, s->state.len, err);
     s->job.report.pause.pages_ns = loop_now_ns() - start;
     return r;
 }
@@ -350,7 +264,7 @@ static int give_up_disks(struct job *job, struct error *err)
     struct source *s = source_of(job);
 
     (void)err;
-    s->times = machine_handover_offer(machine_of(s), s->hello.session);
+    s->times = machine_handover_offer(source_machine(s), s->hello.session);
     return 0;
 }
 
@@ -359,7 +273,7 @@ static int ask_arbiter(struct job *job, struct error *err)
     struct source *s = source_of(job);
     enum block_handover_answer answer;
 
-    if (machine_handover_ask(machine_of(s), s->hello.session, &answer, &s->why, err) < 0)
+    if (machine_handover_ask(source_machine(s), s->hello.session, &answer, &s->why, err) < 0)
         return -err->code;
     return answer == HANDOVER_TAKEN       ? SOURCE_LOCK_DENIED
            : answer == HANDOVER_AS_IT_WAS ? SOURCE_LOCK_GOT
@@ -371,10 +285,10 @@ static enum source_event hear(struct source *s, enum frame_type wanted, int time
                               json_t **ret_body)
 {
     bool may_cancel = s->at != SOURCE_COMMITTED;
-    int r = await(s, timeout_ms, may_cancel, frame_name(wanted), &s->why);
+    int r = source_await(s, timeout_ms, may_cancel, frame_name(wanted), &s->why);
 
     if (r == 0)
-        r = hello_expect_json(control(s), wanted, ret_body, &s->why);
+        r = hello_expect_json(source_control(s), wanted, ret_body, &s->why);
     if (r == 0)
         return wanted == FRAME_READY ? SOURCE_READY : SOURCE_DONE;
     return r == -ECANCELED ? SOURCE_CANCEL : r == -ECONNREFUSED ? SOURCE_REFUSED : SOURCE_BROKEN;
@@ -391,7 +305,7 @@ static enum source_event commit(struct source *s)
     if (job_call_machine(&s->job, give_up_disks, &s->why) < 0)
         return SOURCE_BROKEN;
     snapfile_put_le(times, s->times, sizeof(times));
-    if (send_bytes(s, FRAME_COMMIT, times, sizeof(times), &s->why) < 0)
+    if (source_send(s, FRAME_COMMIT, times, sizeof(times), &s->why) < 0)
         return SOURCE_BROKEN;
     event = hear(s, FRAME_DONE, DONE_MS, &done);
     json_decref(done);
@@ -414,7 +328,7 @@ static enum source_event ask(struct source *s)
         if (r == -ECANCELED || loop_now_ns() > end)
             break;
         /* The target is in the midst of taking its locks, or a file server does not answer. */
-        nanosleep(&(struct timespec){.tv_nsec = LOOK_MS * 1000000}, NULL);
+        nanosleep(&(struct timespec){.tv_nsec = SOURCE_LOOK_MS * 1000000}, NULL);
     }
     s->why = err;
     return SOURCE_LOCK_USELESS;
@@ -439,7 +353,7 @@ static int hand_over(struct source *s, struct error *err)
 
     s->job.progress.phase = MIGRATION_HANDOVER;
     job_tell_progress(&s->job, 0);
-    s->has_arbiter = machine_has_arbiter(machine_of(s));
+    s->has_arbiter = machine_has_arbiter(source_machine(s));
     s->job.report.predicted_pause_ns = s->job.progress.predicted_pause_ns;
     int r = job_call_machine(&s->job, stop, err);
     if (r == 0)
@@ -454,6 +368,8 @@ static int hand_over(struct source *s, struct error *err)
     follow(s, event);
     if (s->at == SOURCE_GONE)
         return 0;
+    if (event != SOURCE_REFUSED && s->at == SOURCE_RUNS)
+        frame_refuse(source_control(s), &s->why);
     *err = s->why;
     return -err->code;
 }
@@ -461,16 +377,16 @@ static int hand_over(struct source *s, struct error *err)
 static int work(struct job *job, struct error *err)
 {
     struct source *s = source_of(job);
-    int r = prepare(s, err);
+    int r = source_prepare(s, err);
 
     if (r == 0)
         r = copy_rounds(s, err);
     if (r == 0)
         r = hand_over(s, err);
     if (r < 0 && s->at == SOURCE_COPYING) {
-        r = last_words(s, err);
-        if (control(s)->channel && r != -ECONNREFUSED)
-            frame_refuse(control(s), err);
+        r = source_last_words(s, err);
+        if (source_control(s)->channel && r != -ECONNREFUSED)
+            frame_refuse(source_control(s), err);
         (void)handover_source(&s->at, r == -ECANCELED ? SOURCE_CANCEL : SOURCE_BROKEN,
                               s->has_arbiter);
     }
@@ -483,15 +399,20 @@ static bool settle(struct job *job)
 {
     struct source *s = source_of(job);
 
+    struct error err;
+
+    if (s->throttle && machine_throttle(source_machine(s), 0, &err) < 0)
+        log_warn("%s", err.msg);
     job->report.round = s->round;
+    job->report.throttle_percent = s->throttle;
     job->report.channels = s->channels;
     for (unsigned i = 0; i < s->channels; i++)
         if (s->lanes[i].stream.channel)
             job->report.sent_bytes += channel_sent_bytes(s->lanes[i].stream.channel);
     if (s->at == SOURCE_UNCERTAIN)
-        machine_set_uncertain(machine_of(s), job->report.error.msg);
+        machine_set_uncertain(source_machine(s), job->report.error.msg);
     if (s->marked && s->at == SOURCE_RUNS)
-        machine_handover_unmark(machine_of(s), s->hello.session);
+        machine_handover_unmark(source_machine(s), s->hello.session);
     job->report.outcome = s->at == SOURCE_GONE        ? MIGRATION_THERE
                           : s->at == SOURCE_UNCERTAIN ? MIGRATION_UNCERTAIN
                                                       : MIGRATION_HERE;
@@ -522,30 +443,6 @@ static void free_source(struct job *job)
 static const struct job_ops source_ops = {
     .thread = "move", .work = work, .settle = settle, .free = free_source};
 
-static int copy_text(const char *text, const char **ret_text, struct error *err)
-{
-    *ret_text = text ? strdup(text) : NULL;
-    return text && !*ret_text ? error_set(err, ENOMEM, "out of memory") : 0;
-}
-
-static int copy_params(struct source *s, const struct migration_move *params, struct error *err)
-{
-    const char *url = NULL;
-    int r = copy_text(params->url, &url, err);
-
-    s->url = (char *)url;
-    s->security.insecure = params->security.insecure;
-    if (r == 0)
-        r = copy_text(params->security.cert, &s->security.cert, err);
-    if (r == 0)
-        r = copy_text(params->security.key, &s->security.key, err);
-    if (r == 0)
-        r = copy_text(params->security.ca, &s->security.ca, err);
-    if (r == 0)
-        r = copy_text(params->security.psk, &s->security.psk, err);
-    return r;
-}
-
 /* A connection keeps one CPU busy on each side, and the guest needs some too. */
 static unsigned default_channels(void)
 {
@@ -566,13 +463,16 @@ int migration_move(struct migration *migration, const struct migration_move *par
     s->job.report.kind = s->job.progress.kind = MIGRATION_MOVE;
     s->channels = params->channels ? params->channels : default_channels();
     s->hello.channels = s->channels;
+    s->max_pause_ns = params->max_pause_ns ? params->max_pause_ns : DEFAULT_MAX_PAUSE_NS;
+    s->timeout_ns = params->timeout_ns ? params->timeout_ns : DEFAULT_TIMEOUT_NS;
+    s->force = params->force;
     r = job_admit(migration, "move", err);
     if (r == 0 && s->channels > HELLO_MAX_CHANNELS)
         r = error_set(err, EINVAL, "%u channels: at most %u", s->channels, HELLO_MAX_CHANNELS);
     if (r == 0 && getrandom(s->hello.session, sizeof(s->hello.session), 0) < 0)
         r = error_errno(err, errno, "random numbers");
     if (r == 0)
-        r = copy_params(s, params, err);
+        r = source_copy_params(s, params, err);
     if (r == 0 && params->bandwidth)
         r = channel_limit_create(params->bandwidth, &s->limit, err);
     if (r < 0) {

@@ -264,6 +264,35 @@ static int hear_mark(struct receive *r, struct frame_stream *stream, struct erro
     return result;
 }
 
+/* The guest's clock stood still on two hosts whose own clocks need not agree. */
+static uint64_t advance(void *opaque, uint64_t when_ns)
+{
+    const struct receive *r = opaque;
+
+    (void)when_ns;
+    return r->mark_ns + (loop_now_ns() - r->marked_ns);
+}
+
+/* The state as it is now, so that both sides know that it can be loaded, and how fast. */
+static int rehearse(struct receive *r, struct frame_stream *stream, const struct frame *frame,
+                    struct error *err)
+{
+    uint64_t start;
+    char *state = NULL;
+    int result = take_body(stream, frame, &state, err);
+
+    start = loop_now_ns();
+    r->marked_ns = start;
+    if (result == 0)
+        result = machine_load_state(r->machine, state, frame->length, advance, r, err);
+    free(state);
+    return result < 0
+               ? result
+               : hello_send_json(stream, FRAME_REHEARSED,
+                                 json_pack("{s:I}", "load_ns", (json_int_t)(loop_now_ns() - start)),
+                                 err);
+}
+
 /* Until its MARK. */
 static int receive_pages(struct receive *r, struct frame_stream *stream, struct error *err)
 {
@@ -275,6 +304,8 @@ static int receive_pages(struct receive *r, struct frame_stream *stream, struct 
             return hear_mark(r, stream, err);
         if (result == 0 && frame.type == FRAME_PAGES)
             result = pages_receive(&r->pages, stream, &frame, err);
+        else if (result == 0 && frame.type == FRAME_REHEARSAL && stream == control(r))
+            result = rehearse(r, stream, &frame, err);
         else if (result == 0 && frame.type == FRAME_REFUSED)
             result = hear_refusal(stream, &frame, err);
         else if (result == 0)
@@ -325,15 +356,6 @@ static int receive_ram(struct receive *r, struct error *err)
 }
 
 /* State, and whose machine it is */
-
-/* The guest's clock stood still on two hosts whose own clocks need not agree. */
-static uint64_t advance(void *opaque, uint64_t when_ns)
-{
-    const struct receive *r = opaque;
-
-    (void)when_ns;
-    return r->mark_ns + (loop_now_ns() - r->marked_ns);
-}
 
 /* STATE, and before it what this version may not even know. */
 static int take_state(struct receive *r, char **ret_state, size_t *ret_len, struct error *err)
