@@ -494,7 +494,8 @@ static json_t *rounds_array(const struct migration_report *report)
                       (json_int_t)r->bytes, "zero_bytes", (json_int_t)r->zero_bytes, "dirty_bytes",
                       (json_int_t)r->dirty_bytes, "owed_bytes", (json_int_t)r->owed_bytes,
                       "deferred_bytes", (json_int_t)r->deferred_bytes, "predicted_pause_ns",
-                      (json_int_t)r->predicted_pause_ns));
+                      (json_int_t)r->predicted_pause_ns, "throttle_percent",
+                      (int)r->throttle_percent));
     }
     return list;
 }
