@@ -178,6 +178,26 @@ int kvm_vm_save_cpuid(const struct kvm_vm *vm, struct writer *w, struct error *e
 int kvm_cpuid_missing(const void *cpuid, size_t len, char *buf, size_t buf_len, struct error *err);
 
 /*
+ * What the state of this machine needs of a KVM that is to take it over, besides the CPU: words
+ * with a space between, printable ASCII, a few hundred; free() it. Also while it runs. Errors:
+ * -ENOMEM.
+ */
+int kvm_vm_needs(const struct kvm_vm *vm, char **ret_text, struct error *err);
+/*
+ * What of them (from another host: hostile) is not to be had here. Only while paused. Errors:
+ * -EPROTO, no such words.
+ */
+struct kvm_lacks {
+    char missing[300]; /* for the operator: "MSR 0x10a (ARCH_CAPABILITIES), …"; "": nothing */
+    char doubts[300];  /* likewise what the guest may never use, or does not mind */
+};
+int kvm_vm_lacks(struct kvm_vm *vm, const char *needs, struct kvm_lacks *ret_lacks,
+                 struct error *err);
+/* The same before there is a machine, by one that is made to try. Errors also: kvm_vm_create(). */
+int kvm_host_lacks(const char *needs, const void *cpuid, size_t cpuid_len,
+                   struct kvm_lacks *ret_lacks, struct error *err);
+
+/*
  * The log of pages that the guest writes. on: from now on, and anew when it is on already; all
  * pages count as written at first. off: gives up the log, and the guest its small pages. Errors:
  * what the ioctl said. Not on a vCPU thread; harvest and clear also on another than the machine

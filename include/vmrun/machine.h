@@ -223,6 +223,17 @@ bool machine_load_extra(struct machine *machine, const char *name, const void *d
 #define MACHINE_MAX_EXTRAS 2
 /* Any time. */
 int machine_save_cpuid(const struct machine *machine, struct writer *w, struct error *err);
+/*
+ * What its state needs of a host's KVM, to be told before anything of it moves: kvm_vm_needs().
+ * Any time. check: "" where this host has all of it, else words for the operator; doubts: what the
+ * guest may do without. cpuid: of machine_save_cpuid(). needs ends with a NUL. Errors: -EPROTO, no
+ * such words; those of opening KVM.
+ */
+#define MACHINE_LACKS_BYTES 300
+int machine_needs(const struct machine *machine, char **ret_text, struct error *err);
+int machine_check_needs(const char *needs, const void *cpuid, size_t cpuid_len,
+                        char missing[MACHINE_LACKS_BYTES], char doubts[MACHINE_LACKS_BYTES],
+                        struct error *err);
 /* All that was written to the disks is durable. Only while held or paused. Errors: -ETIMEDOUT; what
  * fsync(2) says. */
 int machine_sync_disks(struct machine *machine, struct error *err);

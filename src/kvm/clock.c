@@ -112,7 +112,7 @@ void clock_start(struct kvm_vm *vm)
     vm->has_clock = false;
 }
 
-static bool same_frequency(uint64_t a, uint64_t b)
+bool tsc_same_frequency(uint64_t a, uint64_t b)
 {
     uint64_t difference = a > b ? a - b : b - a;
 
@@ -123,7 +123,7 @@ static int take_over_frequency(struct kvm_vm *vm, uint32_t khz, struct error *er
 {
     int here = ioctl(vm->vcpus[0]->fd, KVM_GET_TSC_KHZ, 0);
 
-    if (khz == 0 || here <= 0 || same_frequency(khz, (uint64_t)here))
+    if (khz == 0 || here <= 0 || tsc_same_frequency(khz, (uint64_t)here))
         return 0;
     if (ioctl(vm->fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_CONTROL) <= 0)
         return error_set(
@@ -137,10 +137,11 @@ static int take_over_frequency(struct kvm_vm *vm, uint32_t khz, struct error *er
         if (ioctl(fd, KVM_SET_TSC_KHZ, (unsigned long)khz) < 0)
             return error_errno(err, errno, "a TSC of %u kHz for vCPU %u", khz, i);
         here = ioctl(fd, KVM_GET_TSC_KHZ, 0);
-        if (here <= 0 || !same_frequency(khz, (uint64_t)here))
+        if (here <= 0 || !tsc_same_frequency(khz, (uint64_t)here))
             return error_set(err, ENOTSUP, "vCPU %u: the TSC was set to %u kHz and runs at %d kHz",
                              i, khz, here);
     }
+    vm->tsc_khz = khz;
     return 0;
 }
 

@@ -134,6 +134,7 @@ struct kvm_vm {
     struct chips_state power_on_chips, moving_chips;
     struct cpuid_table *cpuid; /* as vCPU 0 was given it */
 
+    unsigned tsc_khz; /* of the guest's TSC; 0: KVM does not tell */
     bool has_sregs2, has_xcrs, has_xsave2;
     struct msr_set msrs; /* those that can be read and written back; the values of vCPU 0 */
 
@@ -186,6 +187,7 @@ int msrs_set(struct vcpu *vcpu, const struct msr_set *set, struct error *err);
 int msrs_compare(struct vcpu *vcpu, const struct msr_set *wanted, struct error *err);
 int msr_get_one(struct vcpu *vcpu, uint32_t index, uint64_t *ret_value);
 int msr_set_one(struct vcpu *vcpu, uint32_t index, uint64_t value);
+const char *msr_name(uint32_t index, char buf[40]); /* "0xc0000080 (EFER)" */
 enum { MSR_TSC = 0x10, MSR_TSC_DEADLINE = 0x6e0 };
 #define MSR_EFER 0xc0000080u
 
@@ -218,8 +220,9 @@ int regs_capture(struct kvm_vm *vm, struct error *err); /* once, before anything
 int regs_restore(struct kvm_vm *vm, struct error *err);
 
 /* clock.c; with vm->lock */
-void clock_stop(struct kvm_vm *vm);  /* no vCPU runs */
-void clock_start(struct kvm_vm *vm); /* none runs yet */
+void clock_stop(struct kvm_vm *vm);              /* no vCPU runs */
+void clock_start(struct kvm_vm *vm);             /* none runs yet */
+bool tsc_same_frequency(uint64_t a, uint64_t b); /* kHz; as far as a guest notices */
 bool tsc_get_offset(struct vcpu *vcpu, uint64_t *ret_offset);
 bool tsc_set_offset(struct vcpu *vcpu, uint64_t offset); /* false: KVM has another afterwards */
 /* Frequency and offsets of a machine that came from elsewhere; deadlines follow. */

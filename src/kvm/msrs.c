@@ -118,7 +118,7 @@ struct request {
 };
 
 /* "0xc0000080 (EFER)". */
-static const char *name_of(uint32_t index, char buf[40])
+const char *msr_name(uint32_t index, char buf[40])
 {
     const char *name = NULL;
 
@@ -263,7 +263,7 @@ int msrs_get(struct vcpu *vcpu, struct msr_set *ret_set, struct error *err)
         return error_errno(err, errno, "KVM_GET_MSRS of vCPU %u", vcpu->index);
     if ((uint32_t)done < ret_set->count)
         return error_set(err, EIO, "vCPU %u: KVM does not tell MSR %s", vcpu->index,
-                         name_of(ret_set->index[done], name));
+                         msr_name(ret_set->index[done], name));
     for (uint32_t i = 0; i < ret_set->count; i++)
         ret_set->data[i] = request.msrs.entries[i].data;
     return 0;
@@ -283,7 +283,7 @@ int msrs_set(struct vcpu *vcpu, const struct msr_set *set, struct error *err)
             known.data[known.count++] = set->data[i];
         } else if (set->data[i]) {
             return error_set(err, ENOTSUP, "vCPU %u: this host's KVM has no MSR %s, to be 0x%llx",
-                             vcpu->index, name_of(set->index[i], name),
+                             vcpu->index, msr_name(set->index[i], name),
                              (unsigned long long)set->data[i]);
         }
     }
@@ -293,7 +293,7 @@ int msrs_set(struct vcpu *vcpu, const struct msr_set *set, struct error *err)
         return error_errno(err, errno, "KVM_SET_MSRS of vCPU %u", vcpu->index);
     if ((uint32_t)done < known.count)
         return error_set(err, ENOTSUP, "vCPU %u: KVM refuses 0x%llx for MSR %s", vcpu->index,
-                         (unsigned long long)known.data[done], name_of(known.index[done], name));
+                         (unsigned long long)known.data[done], msr_name(known.index[done], name));
     return 0;
 }
 
@@ -324,7 +324,7 @@ int msrs_compare(struct vcpu *vcpu, const struct msr_set *wanted, struct error *
             if (wanted->index[i] == now.index[k] &&
                 !same_value(now.index[k], wanted->data[i], now.data[k]))
                 return error_set(err, EIO, "vCPU %u: MSR %s was set to 0x%llx and is 0x%llx",
-                                 vcpu->index, name_of(now.index[k], name),
+                                 vcpu->index, msr_name(now.index[k], name),
                                  (unsigned long long)wanted->data[i],
                                  (unsigned long long)now.data[k]);
     return 0;

@@ -100,10 +100,10 @@ static int choose_cpu(struct kvm_vm *vm, struct cpuid_table *table, struct error
 {
     int tsc_khz = ioctl(vm->vcpus[0]->fd, KVM_GET_TSC_KHZ, 0);
 
+    vm->tsc_khz = tsc_khz > 0 ? (unsigned)tsc_khz : 0;
     if (vm->params.cpuid)
         return cpuid_take_saved(vm->device_fd, vm->params.cpuid, vm->params.cpuid_len, table, err);
-    return cpuid_of_model(vm->device_fd, vm->params.cpu_model, tsc_khz > 0 ? (unsigned)tsc_khz : 0,
-                          table, err);
+    return cpuid_of_model(vm->device_fd, vm->params.cpu_model, vm->tsc_khz, table, err);
 }
 
 static int create_vcpus(struct kvm_vm *vm, struct error *err)

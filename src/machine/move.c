@@ -175,3 +175,25 @@ bool machine_load_extra(struct machine *m, const char *name, const void *data, s
         }
     return false;
 }
+
+int machine_needs(const struct machine *m, char **ret_text, struct error *err)
+{
+    return kvm_vm_needs(m->vm, ret_text, err);
+}
+
+int machine_check_needs(const char *needs, const void *cpuid, size_t cpuid_len,
+                        char missing[MACHINE_LACKS_BYTES], char doubts[MACHINE_LACKS_BYTES],
+                        struct error *err)
+{
+    struct kvm_lacks lacks;
+    int r = kvm_host_lacks(needs, cpuid, cpuid_len, &lacks, err);
+
+    _Static_assert(sizeof(lacks.missing) == MACHINE_LACKS_BYTES &&
+                       sizeof(lacks.doubts) == MACHINE_LACKS_BYTES,
+                   "both fit");
+    if (r < 0)
+        return r;
+    memcpy(missing, lacks.missing, sizeof(lacks.missing));
+    memcpy(doubts, lacks.doubts, sizeof(lacks.doubts));
+    return 0;
+}
