@@ -23,6 +23,7 @@ static struct loop *loop;
 static struct vm_config config;
 static uint64_t times; /* of the offer */
 static struct machine *source, *target;
+static uint64_t times;  /* of the disk, as it was offered */
 static char detail[64]; /* of the last event of the source */
 
 static void listen(void *opaque, const struct machine_news *news)
