@@ -154,7 +154,7 @@ static const struct target_arrow target_arrows[TARGET_GAVE_UP + 1][TARGET_LOCK_D
             /* A connection can be broken in one direction: the word may arrive, and spare a doubt.
              */
             [TARGET_BROKEN] = ALWAYS(TARGET_GAVE_UP, TARGET_REFUSE_AND_DISCARD),
-            [TARGET_COMMIT] = EITHER(TARGET_RUNS, TARGET_RUN, TARGET_TAKING, TARGET_TAKE_LOCK),
+            [TARGET_COMMIT] = ALWAYS(TARGET_TAKING, TARGET_TAKE_LOCK),
             [TARGET_LOCK_GOT] = ALWAYS(TARGET_LOADED, TARGET_NOTHING),
             [TARGET_LOCK_DENIED] = ALWAYS(TARGET_LOADED, TARGET_NOTHING),
         },

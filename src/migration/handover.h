@@ -78,7 +78,8 @@ enum target_action {
     TARGET_NOTHING,
     TARGET_SEND_READY,
     /*
-     * In this order: the arbiter, kept while this process lives; the images' locks; are their times
+     * Without an arbiter there is nothing to take: at once TARGET_LOCK_GOT. Else in this order:
+     * the arbiter, kept while this process lives; the images' locks; are their times
      * the stamps of COMMIT?; set them anew: from now on it counts as having run; the arbiter's
      * second lock, which says so. At the first no let go of all: TARGET_LOCK_DENIED.
      */

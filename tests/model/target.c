@@ -22,9 +22,10 @@ static void target_event(struct world *w, enum target_event event)
     switch (action) {
     case TARGET_SEND_READY: w->target_task = SEND_READY; break;
     case TARGET_TAKE_LOCK:
-        w->target_task = mutation == IMAGE_BEFORE_ARBITER || mutation == NO_ARBITER_AT_TARGET
-                             ? TRY_IMAGE
-                             : TRY_ARBITER;
+        w->target_task = !with_arbiter                      ? PROMISE
+                         : mutation == IMAGE_BEFORE_ARBITER ? TRY_IMAGE
+                         : mutation == NO_ARBITER_AT_TARGET ? TRY_IMAGE
+                                                            : TRY_ARBITER;
         break;
     case TARGET_RUN: w->target_task = RUN; break;
     case TARGET_DISCARD: w->target_task = END; break;
