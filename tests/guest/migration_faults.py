@@ -61,7 +61,7 @@ class Side:
 
     def start(self, *args, **more):
         # Many of them at once are to leave the machine to others.
-        return subprocess.Popen([self.vmrun, *args], env=self.env, stdin=subprocess.DEVNULL,
+        return subprocess.Popen([self.vmrun, *args], env=self.env, cwd=self.folder, stdin=subprocess.DEVNULL,
                                 preexec_fn=lambda: os.nice(15), **more)
 
     def call(self, *args):
@@ -138,20 +138,24 @@ class Move:
         options = self.options
         disk = [] if options.without_disk else ["--disk", str(self.disk)]
         self.disk.write_bytes(bytes(1 << 20))
-        code, _, err = self.source.call("run", "--detach", "--name", "t", "--kernel", f"{options.payloads}/torture.elf",
-                                        "--cmdline", f"{options.ring} 1 256", "--memory", "16M", *disk,
+        shutil.copy(f"{options.payloads}/torture.elf", self.source.folder / "kernel")
+        code, _, err = self.source.call("run", "--detach", "--name", "t", "--kernel", "kernel", "--cmdline",
+                                        f"{options.ring} {options.words}", "--memory", "16M", *disk,
                                         "--console", f"file:{self.source.console}")
         if code:
             raise Wrong(f"it does not start: {err}")
         self.source.pid = self.source.status()["pid"]
         wait_for("the guest's first line", self.source.lines)
-        errors = open(self.target.folder / "stderr", "w+", encoding="utf-8")
-        self.receive = self.target.start("receive", "tcp://127.0.0.1:0", "--console", f"file:{self.target.console}",
-                                         stdout=subprocess.DEVNULL, stderr=errors)
-        self.target.pid = self.receive.pid
-        wait_for("the target's address", self.target_port)
+        self.listen()
         self.proxy = Proxy(("127.0.0.1", self.target_port()), self.fault[1:] if self.fault else None, self.harm,
                            self.record)
+
+    def listen(self):
+        with open(self.target.folder / "stderr", "wb") as errors:
+            self.receive = self.target.start("receive", "tcp://127.0.0.1:0", "--console", f"file:{self.target.console}",
+                                             stdout=subprocess.DEVNULL, stderr=errors)
+        self.target.pid = self.receive.pid
+        wait_for("the target's address", self.target_port)
 
     def target_said(self):
         path = self.target.folder / "stderr"
@@ -287,6 +291,7 @@ def main():
     parser.add_argument("--stop", type=float, default=STOP_SECONDS)
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
+    options.words = "1 256"
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         print("skipped: no usable /dev/kvm")
         return SKIPPED

@@ -104,7 +104,7 @@ class Proxy:
             return False
         with self.lock:
             self.frames.append((direction, name, number, len(frame)))
-            if self.record and direction == TO_TARGET:
+            if self.record is not None and direction == TO_TARGET:
                 self.record.append(bytes(frame))
         self.harm((direction, name, number, "after"))
         return True
