@@ -46,6 +46,15 @@ SAMPLE = [("kill source", TO_TARGET, "PAGES", "before"), ("kill target", TO_TARG
           ("kill source", TO_SOURCE, "DONE", "after")]
 
 
+under_way = set()
+
+
+def give_up(number, _frame):
+    for move in list(under_way):
+        move.end()
+    os._exit(128 + number)
+
+
 class Wrong(Exception):
     """A promise that was broken, in words."""
 
@@ -191,8 +200,9 @@ class Move:
         self.code, out, err = self.source.call("migrate", "t", f"tcp://127.0.0.1:{self.proxy.port}", "--channels",
                                                str(self.options.channels))
         self.words = (out + err).strip()
-        # The target has it, or has ended; a source that is stopped does so when it goes on.
-        wait_for("the target knows", lambda: self.receive.poll() is not None or self.target.lines())
+        # The target has it, or has ended, or waits for another machine.
+        wait_for("the target knows", lambda: self.receive.poll() is not None or self.target.lines() or
+                 "somebody was sent away" in self.target_said())
         self.judge()
 
     def judge(self):
@@ -256,6 +266,7 @@ class Move:
 def try_one(options, fault):
     """(fault, what is wrong or None, the words of both sides, the frames that passed, whether the fault was reached)"""
     move = Move(options, fault)
+    under_way.add(move)
     wrong = None
     try:
         move.run()
@@ -266,6 +277,7 @@ def try_one(options, fault):
         return fault, wrong, move.story(), frames, bool(move.proxy and move.proxy.reached.is_set())
     finally:
         move.end()
+        under_way.discard(move)
 
 
 def every_fault(frames):
@@ -307,6 +319,8 @@ def main():
     if options.list:
         print("\n".join(tell(fault) for fault in faults))
         return 0
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, give_up)
     # Those that wait are spread among those that do not.
     random.shuffle(faults)
     failed = missed = 0
