@@ -1,12 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # SIGKILL of vmrun at 50 moments of chance during a save: there is the file that was there before, or a whole new one, and nothing
-# else; and the machine's disk is as it was. Usage: snapshot_kill.sh VMRUN PAYLOADS [KILLS]
+# else; and the machine's disk is as it was. Usage: snapshot_kill.sh VMRUN PAYLOADS FAILING_DISK.so [KILLS]
 set -euo pipefail
 # shellcheck source=tests/guest/snapshot_lib.sh
 . "$(dirname "$0")/snapshot_lib.sh"
 snapshot_begin "$1" "$2"
-kills=${3:-50}
+kills=${4:-50}
 files=$folder/files disk=$folder/disk
 
 mkdir "$files"

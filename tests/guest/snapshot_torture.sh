@@ -1,12 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # A guest that checks itself (payloads/torture.c) comes through a dozen saves and restores with 1 and with 2 CPUs, at moments of
-# chance: of a machine that runs on and of one that ends, lazily and eagerly. Usage: snapshot_torture.sh VMRUN PAYLOADS [CYCLES]
+# chance: of a machine that runs on and of one that ends, lazily and eagerly. Usage: snapshot_torture.sh VMRUN PAYLOADS FAILING_DISK.so [CYCLES]
 set -euo pipefail
 # shellcheck source=tests/guest/snapshot_lib.sh
 . "$(dirname "$0")/snapshot_lib.sh"
 snapshot_begin "$1" "$2"
-cycles=${3:-6} # of two saves each
+cycles=${4:-6} # of two saves each
 file=$folder/file
 
 # restored LINE MODE CLOCK: what is in $file goes on, later than at that line.
