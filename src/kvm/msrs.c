@@ -47,6 +47,7 @@ static const struct {
     {0xc0000104, 0xc0000104}, /* AMD's TSC ratio, of nested guests */
     {0x40000010, 0x40000010}, /* Hyper-V: VP_RUNTIME */
     {0x40000020, 0x40000020}, /* Hyper-V: TIME_REF_COUNT */
+    {0x40000022, 0x40000023}, /* Hyper-V: TSC_FREQUENCY, APIC_FREQUENCY; here's, never set */
     {0xc1, 0xc8},             /* performance counters */
     {0x186, 0x18d},
     {0x309, 0x30c},
@@ -137,13 +138,18 @@ static bool has(const struct msr_set *set, uint32_t index)
     return false;
 }
 
-/* Once each; -E2BIG when there is no room. */
-static int add(struct msr_set *set, uint32_t index, struct error *err)
+static bool is_left_out(uint32_t index)
 {
     for (size_t i = 0; i < sizeof(left_out) / sizeof(left_out[0]); i++)
         if (index >= left_out[i].first && index <= left_out[i].last)
-            return 0;
-    if (has(set, index))
+            return true;
+    return false;
+}
+
+/* Once each; -E2BIG when there is no room. */
+static int add(struct msr_set *set, uint32_t index, struct error *err)
+{
+    if (is_left_out(index) || has(set, index))
         return 0;
     if (set->count == MSR_ROOM)
         return error_set(err, E2BIG, "KVM lists more than %u MSRs", MSR_ROOM);
@@ -276,12 +282,15 @@ int msrs_set(struct vcpu *vcpu, const struct msr_set *set, struct error *err)
     char name[40];
     int done;
 
-    /* One that another host has and this one lacks matters when there is something in it. */
+    /*
+     * One that another host has and this one lacks matters when there is something in it. What is
+     * left out may be in what an older vmrun saved.
+     */
     for (uint32_t i = 0; i < set->count; i++) {
         if (has(&vcpu->vm->msrs, set->index[i])) {
             known.index[known.count] = set->index[i];
             known.data[known.count++] = set->data[i];
-        } else if (set->data[i]) {
+        } else if (set->data[i] && !is_left_out(set->index[i])) {
             return error_set(err, ENOTSUP, "vCPU %u: this host's KVM has no MSR %s, to be 0x%llx",
                              vcpu->index, msr_name(set->index[i], name),
                              (unsigned long long)set->data[i]);

@@ -154,6 +154,22 @@ static void an_msr_that_nobody_has_and_that_is_empty_is_passed_over(void **state
     guest_destroy(&to);
 }
 
+/* Two hosts measured theirs, and differ by 1 kHz: clock.c decides about that, for all guests. */
+static void the_frequency_that_hyper_v_would_tell_is_the_hosts_own(void **state)
+{
+    struct guest from, to;
+    struct error err;
+
+    (void)state;
+    guest_create(&from, "count", 1, false);
+    guest_move(&from, &to);
+    set_msr(to.vm, 0x40000022, from.vm->clock.tsc_khz * 1000ull + 1000);
+    if (kvm_vm_apply_state(to.vm, 0, &err) < 0)
+        fail_msg("%s", err.msg);
+    guest_destroy(&from);
+    guest_destroy(&to);
+}
+
 static void check_cpu_of_another_host(struct writer *cpuid, const char *words)
 {
     struct error err = {0};
@@ -256,6 +272,7 @@ static int run(void)
         cmocka_unit_test(registers_that_kvm_does_not_take_are_named),
         cmocka_unit_test(msrs_that_kvm_does_not_take_are_named),
         cmocka_unit_test(an_msr_that_nobody_has_and_that_is_empty_is_passed_over),
+        cmocka_unit_test(the_frequency_that_hyper_v_would_tell_is_the_hosts_own),
         cmocka_unit_test(a_cpu_that_the_host_does_not_have_is_refused_with_its_features),
         cmocka_unit_test(random_bytes_are_refused_or_taken_and_never_more),
     };
