@@ -3,8 +3,9 @@
  * downtime: how long a guest was away when it moved, as it was seen from outside and from inside.
  *
  *   downtime answer          in the guest: sends back what comes
- *   downtime ask ADDRESS     elsewhere: a datagram a millisecond; for each line on its stdin it
- * says what it saw since the line before
+ *   downtime ask ADDRESS     elsewhere: a datagram a millisecond, fewer when answers take long,
+ * lest an emulated guest does nothing else; for each line on its stdin it says what it saw since
+ * the line before
  *
  * What it says: "sent N lost N echo_ms N.N guest_ms N.N": the longest time without an answer, and
  * the largest step between two readings of the guest's monotonic clock, which is read all the time.
@@ -14,21 +15,20 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
 #define PORT 7008
-#define EVERY_NS 1000000
+#define EVERY_NS 1000000u
+#define SELDOM_NS 50000000u
 
 struct datagram {
-    uint64_t number, interval, gap_ns;
+    uint64_t interval, sent_ns, gap_ns;
 };
 
 static uint64_t interval, gap_ns; /* of the guest; the asker names the interval */
@@ -88,6 +88,7 @@ __attribute__((noreturn)) static void answer(int fd)
 
 struct asker {
     struct datagram next;
+    uint64_t due_ns, round_trip_ns;
     uint64_t answers, heard_ns, longest_ns, guest_ns; /* answers and gaps of this interval */
     uint64_t sent;
 };
@@ -102,6 +103,7 @@ static void take_answers(struct asker *a, int fd)
             a->answers++;
             a->guest_ns = d.gap_ns;
         }
+        a->round_trip_ns += (now - d.sent_ns) / 8 - a->round_trip_ns / 8;
         if (now - a->heard_ns > a->longest_ns)
             a->longest_ns = now - a->heard_ns;
         a->heard_ns = now;
@@ -122,33 +124,39 @@ static void tell(struct asker *a)
     a->sent = a->answers = a->longest_ns = a->guest_ns = 0;
 }
 
+static void send_next(struct asker *a, int fd, const struct sockaddr_in *to)
+{
+    uint64_t every = 4 * a->round_trip_ns;
+
+    every = every < EVERY_NS ? EVERY_NS : every < SELDOM_NS ? every : SELDOM_NS;
+    a->next.sent_ns = now_ns();
+    a->due_ns = a->next.sent_ns + every;
+    if (sendto(fd, &a->next, sizeof(a->next), MSG_DONTWAIT, (const struct sockaddr *)to,
+               sizeof(*to)) > 0)
+        a->sent++;
+}
+
 static void ask(int fd, const char *address)
 {
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(PORT)};
-    const struct itimerspec every = {.it_value.tv_nsec = EVERY_NS, .it_interval.tv_nsec = EVERY_NS};
-    int timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     struct asker a = {.next.interval = 1, .heard_ns = now_ns()};
-    struct pollfd ready[] = {{.fd = timer, .events = POLLIN},
-                             {.fd = fd, .events = POLLIN},
-                             {.fd = STDIN_FILENO, .events = POLLIN}};
-    uint64_t times;
+    struct pollfd ready[] = {{.fd = fd, .events = POLLIN}, {.fd = STDIN_FILENO, .events = POLLIN}};
     char c;
 
     if (inet_pton(AF_INET, address, &to.sin_addr) != 1)
         give_up(address);
-    if (timer < 0 || timerfd_settime(timer, 0, &every, NULL) < 0)
-        give_up("timer");
     for (;;) {
-        poll(ready, 3, -1);
-        if (ready[0].revents && read(timer, &times, sizeof(times)) > 0) {
-            a.next.number++;
-            if (sendto(fd, &a.next, sizeof(a.next), MSG_DONTWAIT, (struct sockaddr *)&to,
-                       sizeof(to)) > 0)
-                a.sent++;
-        }
-        if (ready[1].revents)
+        uint64_t now = now_ns();
+        struct timespec wait = {0};
+
+        if (now < a.due_ns)
+            wait.tv_nsec = (long)(a.due_ns - now);
+        else
+            send_next(&a, fd, &to);
+        ppoll(ready, 2, &wait, NULL);
+        if (ready[0].revents)
             take_answers(&a, fd);
-        if (ready[2].revents) {
+        if (ready[1].revents) {
             if (read(STDIN_FILENO, &c, 1) != 1)
                 return;
             if (c == '\n')
