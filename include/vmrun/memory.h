@@ -91,5 +91,8 @@ size_t guest_memory_bitmap_words(const struct guest_memory *mem, unsigned region
  */
 int guest_memory_map_file(struct guest_memory *mem, unsigned region, int fd, uint64_t offset,
                           struct error *err);
+/* Likewise of some pages of a region: `bytes` from `start` on, over what is mapped there. */
+int guest_memory_map_pages(struct guest_memory *mem, unsigned region, uint64_t start,
+                           uint64_t bytes, int fd, uint64_t offset, struct error *err);
 
 #endif

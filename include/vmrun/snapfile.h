@@ -9,6 +9,9 @@
  * file can be mapped as it is. All is covered by checksums: every section by one, RAM by one for
  * each 2 MiB chunk, which is the checksum of the checksums of its 512 pages.
  *
+ * A file may hold only what changed since another one, on which it builds, and so on: a chain. Each
+ * file of it can be verified alone; RAM is that of the youngest that holds a page.
+ *
  * Nothing here knows a machine, a device or KVM.
  */
 #include <stdbool.h>
@@ -22,6 +25,7 @@
 #define SNAPFILE_MAX_REGIONS 4
 #define SNAPFILE_ID_BYTES 16
 #define SNAPFILE_NAME_BYTES 16 /* of a section, with the terminator */
+#define SNAPFILE_MAX_CHAIN 16  /* files */
 
 /* Architectures, numbered as in ELF. */
 #define SNAPFILE_X86_64 62u
@@ -43,6 +47,16 @@ struct snapfile_region {
 struct snapfile_writer;
 int snapfile_create(const char *path, bool replace, const struct snapfile_region *regions,
                     unsigned count, struct snapfile_writer **ret_writer, struct error *err);
+
+/*
+ * A file that builds on base: it has the same regions and holds only the pages that are put. base
+ * may be closed before it is published. Errors: also -EINVAL, path is a file of base's chain, or
+ * base has a name that cannot be written down; -EMLINK, the chain is as long as one may be; -EFBIG,
+ * more RAM than such a file can have (2 TiB).
+ */
+struct snapfile;
+int snapfile_create_on(const char *path, bool replace, const struct snapfile *base,
+                       struct snapfile_writer **ret_writer, struct error *err);
 
 /*
  * Pages from a region's offset on, taking the place of what was there; zero pages become holes.
@@ -76,13 +90,33 @@ int snapfile_publish(struct snapfile_writer *writer, struct snapfile_written *re
 void snapfile_abandon(struct snapfile_writer *writer); /* leaves nothing behind; NULL is fine */
 
 /*
- * Reading. Everything but RAM is read and verified by snapfile_open(); the file is hostile until
- * then. Errors: -EPROTO "FILE: section 'state': checksum does not match"; -ENOTSUP, a newer
- * format or an unknown critical section, named; -ENOENT ….
+ * Reading. Everything but RAM is read and verified by snapfile_open(), of all files of a chain;
+ * they are hostile until then. Errors: -EPROTO "FILE: section 'state': checksum does not match";
+ * -ENOTSUP, a newer format or an unknown critical section, named; -ENOENT …; of a chain also
+ * -ESTALE, a file is not the one that another was built on; -EMLINK, it is too long.
  */
-struct snapfile;
 int snapfile_open(const char *path, struct snapfile **ret_file, struct error *err);
-void snapfile_close(struct snapfile *file); /* NULL is fine */
+/* Without what it builds on: what is said of RAM below is then said of the pages that it holds. */
+int snapfile_open_alone(const char *path, struct snapfile **ret_file, struct error *err);
+void snapfile_close(struct snapfile *file); /* with its chain; NULL is fine */
+
+/* What it builds on, as it says itself; false: nothing. Valid until close. */
+struct snapfile_parent {
+    const char *name;  /* absolute, or from the file's own folder on; fit for a terminal */
+    const uint8_t *id; /* SNAPFILE_ID_BYTES */
+    uint64_t checksum; /* of its superblock, and so of all that it is */
+};
+bool snapfile_parent(const struct snapfile *file, struct snapfile_parent *ret_parent);
+/* The file that it builds on, opened with it; NULL: none, or it was opened alone. */
+const struct snapfile *snapfile_base(const struct snapfile *file);
+const char *snapfile_name(const struct snapfile *file);    /* as it was opened */
+uint64_t snapfile_pages_held(const struct snapfile *file); /* by this file of the chain */
+/*
+ * Which file of the chain a page of a region comes from, and how many pages from there on come from
+ * the same one. page: below the region's end.
+ */
+const struct snapfile *snapfile_source(const struct snapfile *file, unsigned region, uint64_t page,
+                                       uint64_t *ret_pages);
 
 /* The section's bytes, valid until close; NULL: there is none. */
 const void *snapfile_section(const struct snapfile *file, const char *name, size_t *ret_len);
@@ -108,21 +142,24 @@ uint64_t snapfile_ram_offset(const struct snapfile *file, unsigned region);
 
 /* Chunks are counted through all regions; a region's last one may be short. */
 uint64_t snapfile_chunks(const struct snapfile *file);
-uint64_t snapfile_chunk_checksum(const struct snapfile *file, uint64_t chunk);
+/* Are two chunks known to be equal, without reading them? They have the same length. */
+bool snapfile_same_chunk(const struct snapfile *a, uint64_t chunk_a, const struct snapfile *b,
+                         uint64_t chunk_b);
 void snapfile_chunk_range(const struct snapfile *file, uint64_t chunk, uint64_t *ret_gpa,
                           uint64_t *ret_bytes);
 /*
- * Read a chunk from the file and compare. into: room for its bytes, or NULL; pages that are zero
- * in both are read but not written, so that fresh memory stays untouched. Any
- * thread. Errors: -ENOMEM; -EPROTO "FILE: RAM at 0x200000: checksum does not match"; what pread(2)
- * says.
+ * Read a chunk from all files of the chain, each against its own checksum. into: room for its
+ * bytes, or NULL; pages that are zero in both are read but not written, so that fresh memory stays
+ * untouched, and pages that an incomplete chain does not have stay as they are. Any thread. Errors:
+ * -ENOMEM; -EPROTO "FILE: RAM at 0x200000: checksum does not match"; what pread(2) says.
  */
 int snapfile_verify_chunk(const struct snapfile *file, uint64_t chunk, void *into,
                           struct error *err);
 
 /*
  * Archives: a snapshot as one frame of zstd, to be kept or sent. It cannot be read or mapped as it
- * is. Both verify the whole snapshot on its way, and neither leaves anything when it fails.
+ * is. Of a chain each file is packed by itself. Both verify the whole snapshot on its way, and
+ * neither leaves anything when it fails.
  *
  * progress: so many bytes of the snapshot's are done; false gives up. It may be NULL.
  * Errors: those of snapfile_create() and snapfile_verify_chunk(); -ENOTSUP, no libzstd;
@@ -136,6 +173,13 @@ int snapfile_pack(const struct snapfile *file, const char *path, bool replace,
 int snapfile_unpack(const char *archive, const char *path, bool replace,
                     snapfile_progress_fn *progress, void *opaque, uint64_t *ret_bytes,
                     struct error *err);
+/*
+ * All of a chain in one new file that builds on none. Errors: as of snapfile_pack(); -EINVAL, path
+ * is a file of the chain.
+ */
+int snapfile_flatten(const struct snapfile *file, const char *path, bool replace,
+                     snapfile_progress_fn *progress, void *opaque,
+                     struct snapfile_written *ret_written, struct error *err);
 /* As snapfile_publish(), but what gets the name is an archive; for a while the disk holds both. */
 int snapfile_publish_archive(struct snapfile_writer *writer, snapfile_progress_fn *progress,
                              void *opaque, struct snapfile_written *ret_written, struct error *err);

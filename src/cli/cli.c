@@ -73,7 +73,7 @@ static const struct cli_option stats_options[] = {
 };
 
 static const struct cli_option snapshot_options[] = {
-    {"--force", NULL, "pack, unpack: replace an older file", NULL},
+    {"--force", NULL, "flatten, pack, unpack: replace an older file", NULL},
     {"--json", NULL, "print JSON", NULL},
     {0},
 };
@@ -137,7 +137,8 @@ static const struct cli_option help_options[] = {
 };
 
 static const char *const config_words[] = {"check", "schema", "show", NULL};
-static const char *const snapshot_words[] = {"diff", "info", "pack", "unpack", "verify", NULL};
+static const char *const snapshot_words[] = {"diff",   "flatten", "info", "pack",
+                                             "unpack", "verify",  NULL};
 
 const struct cli_verb cli_verbs[] = {
     {"run", "[CONFIG.json]", "run a machine, described by a file, by options, or both",
@@ -187,9 +188,10 @@ const struct cli_verb cli_verbs[] = {
      "Needs no configuration: that comes with the machine. Port 0: one that is free.\n\n"
      "Exit status: as of 'vmrun run'.",
      receive_options, 1, 1, NULL, CLI_NOTHING, cli_receive},
-    {"snapshot", "info|verify FILE | diff FILE FILE | pack|unpack FILE NEWFILE",
-     "show a saved machine, verify it, compare two, or make an archive of it and back",
-     "Needs no KVM, and nothing of the machine but the file. What pack makes is\n"
+    {"snapshot", "info|verify FILE | diff FILE FILE | flatten|pack|unpack FILE NEWFILE",
+     "show a saved machine, verify it, compare two, or make another file of it",
+     "Needs no KVM, and nothing of the machine but the file, with the files that it\n"
+     "builds on (save --base); flatten makes one file of them all. What pack makes is\n"
      "an archive, compressed by zstd; to be restored it must be unpacked.\n\n"
      "Exit status: verify: 0 the file is whole; 1 it is not, or there was an error.",
      snapshot_options, 1, 3, snapshot_words, CLI_FILES, cli_snapshot},

@@ -29,6 +29,13 @@ int snapshot_load_json(const struct snapfile *file, const char *path, const char
     return 0;
 }
 
+char *snapshot_id_text(const uint8_t *id, char text[2 * SNAPFILE_ID_BYTES + 1])
+{
+    for (unsigned i = 0; i < SNAPFILE_ID_BYTES; i++)
+        snprintf(text + 2 * (size_t)i, 3, "%02x", id[i]);
+    return text;
+}
+
 json_t *snapshot_path(const char *path)
 {
     json_t *value = json_string(path);
@@ -130,18 +137,20 @@ int cli_snapshot(const struct cli_args *args, struct error *err)
     const char *const *files = &args->operands[1];
     bool json = cli_has(args, "--json"), force = cli_has(args, "--force");
     bool diff = strcmp(action, "diff") == 0, pack = strcmp(action, "pack") == 0;
-    bool unpack = strcmp(action, "unpack") == 0;
-    unsigned count = diff || pack || unpack ? 2 : 1;
+    bool unpack = strcmp(action, "unpack") == 0, flatten = strcmp(action, "flatten") == 0;
+    unsigned count = diff || pack || unpack || flatten ? 2 : 1;
 
     if (args->operand_count < 1 + count)
         return cli_wrong(args, err, "%s: %s is missing", action,
                          args->operand_count == 2 ? "a second FILE" : "FILE");
     if (args->operand_count > 1 + count)
         return cli_wrong(args, err, "one argument too many: '%.64s'", files[count]);
-    if (force && !pack && !unpack)
+    if (force && !pack && !unpack && !flatten)
         return cli_wrong(args, err, "%s: makes no file that --force could replace", action);
     if (diff)
         return snapshot_diff(files, json, err);
+    if (flatten)
+        return snapshot_flatten(files, force, json, err);
     if (pack)
         return snapshot_pack(files, force, json, err);
     if (unpack)

@@ -12,6 +12,7 @@ int snapshot_info(const char *path, bool json, struct error *err);
 int snapshot_verify(const char *path, bool json, struct error *err);
 int snapshot_diff(const char *const paths[2], bool json, struct error *err);
 /* From the first to the second. */
+int snapshot_flatten(const char *const paths[2], bool replace, bool json, struct error *err);
 int snapshot_pack(const char *const paths[2], bool replace, bool json, struct error *err);
 int snapshot_unpack(const char *const paths[2], bool replace, bool json, struct error *err);
 
@@ -29,6 +30,8 @@ void snapshot_bar_clear(struct snapshot_bar *bar);
 /* A section's JSON text. Errors: -EPROTO "FILE: section 'machine': ..."; -ENOENT, there is none. */
 int snapshot_load_json(const struct snapfile *file, const char *path, const char *section,
                        json_t **ret_value, struct error *err);
+/* As text; returns it. */
+char *snapshot_id_text(const uint8_t *id, char text[2 * SNAPFILE_ID_BYTES + 1]);
 /* A file's name; null when it is not UTF-8. */
 json_t *snapshot_path(const char *path);
 /* An object {name, bytes, critical, checksum} for each section, in the file's order. */

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vmrun snapshot pack and unpack: a snapshot that is kept or sent takes less room. */
+/*
+ * vmrun snapshot flatten, pack and unpack: files made of files. A file that builds on another is
+ * packed without it; flattened, it needs none.
+ */
 #include "snapshot.h"
 
 static bool draw(void *opaque, uint64_t done, uint64_t all)
@@ -18,13 +21,27 @@ static int print_result(const char *from, const char *to, uint64_t bytes, bool j
     return CLI_OK;
 }
 
+int snapshot_flatten(const char *const paths[2], bool replace, bool json, struct error *err)
+{
+    struct snapshot_bar bar = snapshot_bar("flatten");
+    struct snapfile_written written;
+    struct snapfile *file;
+
+    if (snapfile_open(paths[0], &file, err) < 0)
+        return CLI_FAILED;
+    int r = snapfile_flatten(file, paths[1], replace, draw, &bar, &written, err);
+    snapfile_close(file);
+    snapshot_bar_clear(&bar);
+    return r < 0 ? CLI_FAILED : print_result(paths[0], paths[1], written.file_bytes, json);
+}
+
 int snapshot_pack(const char *const paths[2], bool replace, bool json, struct error *err)
 {
     struct snapshot_bar bar = snapshot_bar("pack");
     struct snapfile *file;
     uint64_t bytes;
 
-    if (snapfile_open(paths[0], &file, err) < 0)
+    if (snapfile_open_alone(paths[0], &file, err) < 0)
         return CLI_FAILED;
     int r = snapfile_pack(file, paths[1], replace, draw, &bar, &bytes, err);
     snapfile_close(file);

@@ -166,7 +166,8 @@ static int compare_states(json_t *found, const struct snapfile *const files[2],
 
 static bool is_looked_into(const char *name)
 {
-    static const char *const names[] = {"machine", "cpuid", "state", "memory", "chunks", "about"};
+    static const char *const names[] = {"machine", "cpuid", "state", "memory",
+                                        "chunks",  "base",  "pages", "about"};
 
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if (strcmp(names[i], name) == 0)

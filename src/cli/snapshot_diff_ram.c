@@ -57,7 +57,7 @@ static int compare_chunk(struct ram_diff *diff, struct cursor *a, struct cursor 
 {
     int r;
 
-    if (snapfile_chunk_checksum(a->file, a->chunk) == snapfile_chunk_checksum(b->file, b->chunk))
+    if (snapfile_same_chunk(a->file, a->chunk, b->file, b->chunk))
         return 0;
     diff->chunks++;
     r = snapfile_verify_chunk(a->file, a->chunk, a->data, err);

@@ -19,15 +19,6 @@ static const char *architecture(const struct snapfile *file)
     return snapfile_architecture(file) == SNAPFILE_X86_64 ? "x86_64" : "aarch64";
 }
 
-static const char *id_text(const struct snapfile *file, char text[2 * SNAPFILE_ID_BYTES + 1])
-{
-    const uint8_t *id = snapfile_id(file);
-
-    for (unsigned i = 0; i < SNAPFILE_ID_BYTES; i++)
-        snprintf(text + 2 * (size_t)i, 3, "%02x", id[i]);
-    return text;
-}
-
 static uint64_t file_bytes(const struct snapfile *file)
 {
     struct stat st;
@@ -49,6 +40,35 @@ static json_t *memory_json(const struct snapfile *file)
                                         "bytes", (json_int_t)regions[i].size, "file_offset",
                                         (json_int_t)snapfile_ram_offset(file, i)));
     return memory;
+}
+
+/* Whether all is there that it builds on, and is as it was: that need not be. */
+static void add_base(json_t *info, const struct snapfile *file, const char *path)
+{
+    char id[2 * SNAPFILE_ID_BYTES + 1];
+    struct snapfile_parent parent;
+    struct snapfile *chain;
+    struct error why;
+
+    if (!snapfile_parent(file, &parent))
+        return;
+    json_object_set_new(info, "base",
+                        json_pack("{s:o, s:s}", "file", snapshot_path(parent.name), "id",
+                                  snapshot_id_text(parent.id, id)));
+    json_object_set_new(info, "pages_held", json_integer((json_int_t)snapfile_pages_held(file)));
+    if (snapfile_open(path, &chain, &why) < 0) {
+        json_object_set_new(info, "chain_error", snapshot_path(why.msg));
+        return;
+    }
+    json_t *below = json_array();
+    for (const struct snapfile *at = chain; (at = snapfile_base(at));)
+        json_array_append_new(below, json_pack("{s:o, s:s, s:I, s:I}", "file",
+                                               snapshot_path(snapfile_name(at)), "id",
+                                               snapshot_id_text(snapfile_id(at), id), "pages_held",
+                                               (json_int_t)snapfile_pages_held(at), "data_bytes",
+                                               (json_int_t)snapfile_data_bytes(at)));
+    json_object_set_new(info, "chain", below);
+    snapfile_close(chain);
 }
 
 json_t *snapshot_sections_json(const struct snapfile *file)
@@ -114,13 +134,15 @@ static void print_json(const struct snapfile *file, const char *path,
 {
     char id[2 * SNAPFILE_ID_BYTES + 1];
     json_t *set = working_set_json(file);
-    json_t *info = json_pack(
-        "{s:o, s:s, s:I, s:s, s:I, s:I, s:o, s:o, s:O, s:o}", "file", snapshot_path(path), "id",
-        id_text(file, id), "created_ns", (json_int_t)snapfile_created_ns(file), "architecture",
-        architecture(file), "file_bytes", (json_int_t)file_bytes(file), "data_bytes",
-        (json_int_t)snapfile_data_bytes(file), "memory", memory_json(file), "sections",
-        snapshot_sections_json(file), "machine", machine, "state", state_json(fields));
+    json_t *info =
+        json_pack("{s:o, s:s, s:I, s:s, s:I, s:I, s:o, s:o, s:O, s:o}", "file", snapshot_path(path),
+                  "id", snapshot_id_text(snapfile_id(file), id), "created_ns",
+                  (json_int_t)snapfile_created_ns(file), "architecture", architecture(file),
+                  "file_bytes", (json_int_t)file_bytes(file), "data_bytes",
+                  (json_int_t)snapfile_data_bytes(file), "memory", memory_json(file), "sections",
+                  snapshot_sections_json(file), "machine", machine, "state", state_json(fields));
 
+    add_base(info, file, path);
     if (about)
         json_object_set(info, "about", about);
     if (set)
@@ -185,6 +207,28 @@ static void print_working_set(const struct snapfile *file)
         printf("%-10s %s\n", "prefetch", err.msg);
 }
 
+static void print_base(const struct snapfile *file, const char *path)
+{
+    char id[2 * SNAPFILE_ID_BYTES + 1];
+    struct snapfile_parent parent;
+    struct snapfile *chain;
+    struct error why;
+
+    if (!snapfile_parent(file, &parent))
+        return;
+    printf("%-10s %" PRIu64 " pages are of this file, the others of what it builds on\n", "",
+           snapfile_pages_held(file));
+    printf("%-10s %s, %s\n", "base", parent.name, snapshot_id_text(parent.id, id));
+    if (snapfile_open(path, &chain, &why) < 0) {
+        printf("%-10s cannot be restored: %s\n", "", why.msg);
+        return;
+    }
+    for (const struct snapfile *at = chain; (at = snapfile_base(at));)
+        printf("%-10s %s: %.1f MiB\n", at == snapfile_base(chain) ? "chain" : "", snapfile_name(at),
+               (double)snapfile_data_bytes(at) / (1 << 20));
+    snapfile_close(chain);
+}
+
 static void print_sections(const struct snapfile *file)
 {
     const void *data;
@@ -231,12 +275,14 @@ static void print_text(const struct snapfile *file, const char *path,
 {
     char id[2 * SNAPFILE_ID_BYTES + 1];
 
-    printf("%-10s %s\n%-10s %s, %s\n", "file", path, "id", id_text(file, id), architecture(file));
+    printf("%-10s %s\n%-10s %s, %s\n", "file", path, "id", snapshot_id_text(snapfile_id(file), id),
+           architecture(file));
     print_time(snapfile_created_ns(file));
     if (about)
         print_about(about);
     print_memory(file);
     print_working_set(file);
+    print_base(file, path);
     print_sections(file);
     printf("\n");
     char *text = json_dumps(machine, JSON_INDENT(2) | JSON_ENSURE_ASCII);
@@ -254,7 +300,7 @@ int snapshot_info(const char *path, bool json, struct error *err)
     struct error unused;
     int r;
 
-    if (snapfile_open(path, &file, err) < 0)
+    if (snapfile_open_alone(path, &file, err) < 0)
         return CLI_FAILED;
     r = snapshot_load_json(file, path, "machine", &machine, err);
     if (r == 0)

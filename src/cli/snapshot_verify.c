@@ -144,6 +144,20 @@ static void print_damage(const struct inspection *in)
         printf("damaged    and %" PRIu64 " chunks more\n", in->bad - MOST_TOLD);
 }
 
+static void print_whole(const struct snapfile *file, const char *path, uint64_t chunks,
+                        size_t fields)
+{
+    unsigned others = 0;
+
+    for (const struct snapfile *at = file; (at = snapfile_base(at));)
+        others++;
+    printf("%s is whole: %zu fields of state, %" PRIu64 " chunks of RAM, %.1f MiB of data", path,
+           fields, chunks, (double)snapfile_data_bytes(file) / (1 << 20));
+    if (others)
+        printf("; so %s that it builds on", others == 1 ? "is the file" : "are all");
+    putchar('\n');
+}
+
 static int verify(const struct snapfile *file, const char *path, bool json, struct error *err)
 {
     struct inspection in = {.file = file};
@@ -159,8 +173,7 @@ static int verify(const struct snapfile *file, const char *path, bool json, stru
     if (json)
         print_damage_json(path, &in);
     else if (in.bad == 0)
-        printf("%s is whole: %zu fields of state, %" PRIu64 " chunks of RAM, %.1f MiB of data\n",
-               path, fields, in.done, (double)snapfile_data_bytes(file) / (1 << 20));
+        print_whole(file, path, in.done, fields);
     else
         print_damage(&in);
     if (in.bad == 0)

@@ -295,15 +295,22 @@ void guest_memory_harvest_dirty(struct guest_memory *mem, unsigned region, uint6
             bitmap[i] |= __atomic_exchange_n(&dirty[i], 0, __ATOMIC_ACQ_REL);
 }
 
-int guest_memory_map_file(struct guest_memory *mem, unsigned region, int fd, uint64_t offset,
-                          struct error *err)
+int guest_memory_map_pages(struct guest_memory *mem, unsigned region, uint64_t start,
+                           uint64_t bytes, int fd, uint64_t offset, struct error *err)
 {
     struct memory_region *r = &mem->regions[region];
 
-    if (mmap(r->host, r->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,
-             (off_t)offset) == MAP_FAILED)
+    assert(start <= r->size && bytes <= r->size - start);
+    if (mmap(r->host + start, bytes, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, (off_t)offset) == MAP_FAILED)
         return error_errno(err, errno, "guest memory: mapping the file");
     r->from_file = true;
-    (void)madvise(r->host, r->size, MADV_DONTDUMP);
+    (void)madvise(r->host + start, bytes, MADV_DONTDUMP);
     return 0;
+}
+
+int guest_memory_map_file(struct guest_memory *mem, unsigned region, int fd, uint64_t offset,
+                          struct error *err)
+{
+    return guest_memory_map_pages(mem, region, 0, mem->regions[region].size, fd, offset, err);
 }

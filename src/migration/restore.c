@@ -2,8 +2,8 @@
 /*
  * restore: a machine out of a snapshot file.
  *
- * Lazily its RAM is a private mapping of the file, and a thread verifies it while the guest runs
- * (and before that, to prefetch, touches what the guest will touch first);
+ * Lazily its RAM is a private mapping of the file or of a chain of them, and a thread verifies it
+ * while the guest runs (and before that, to prefetch, touches what the guest will touch first);
  * eagerly all of it is read and verified before. Whatever comes to light afterwards (a chunk that
  * does not match, a page that can be read no more) reaches the machine's thread by an eventfd,
  * since the handler of SIGBUS may do no more than write there, and ends the machine.
@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "recorder.h"
+#include "restore_map.h"
 #include "vmrun/log.h"
 #include "vmrun/migration.h"
 #include "vmrun/snapfile.h"
@@ -39,7 +40,6 @@ struct restore {
     struct guest_memory *memory;
     struct working_set working_set; /* to prefetch: the file's */
     struct recorder *recorder;
-    off_t file_bytes; /* at first */
 
     pthread_t readers[MAX_READERS];
     unsigned reader_count;
@@ -144,9 +144,14 @@ static int read_all(struct restore *restore, struct error *err)
 
 bool restore_file_was_cut(const struct restore *restore)
 {
+    const struct snapfile *file = restore->file;
+    bool cut = false;
     struct stat st;
 
-    return fstat(snapfile_fd(restore->file), &st) == 0 && st.st_size < restore->file_bytes;
+    for (; !cut && file; file = snapfile_base(file))
+        cut =
+            fstat(snapfile_fd(file), &st) == 0 && (uint64_t)st.st_size < snapfile_file_bytes(file);
+    return cut;
 }
 
 static void take_alarm(void *opaque, uint32_t events)
@@ -257,6 +262,9 @@ static int provide_memory(struct restore *restore, struct error *err)
     if (params->mode == RESTORE_EAGER)
         return read_all(restore, err);
     guard(restore);
+    r = restore_map_younger(restore->memory, restore->file, RESTORE_MOST_MAPPINGS, err);
+    if (r < 0)
+        return r;
     if (params->mode == RESTORE_PREFETCH)
         return start_readers(restore, 1, false, err); /* as early as it can be */
     if (params->record_seconds == 0)
@@ -283,8 +291,10 @@ static void load_extras(const struct restore *restore)
 static int build(struct restore *restore, const struct vm_config *config, struct loop *loop,
                  struct error *err)
 {
+    const struct snapfile *oldest = restore_oldest(restore->file);
     const struct snapfile_region *regions;
     struct machine_image image = {.ram_fd = -1};
+    struct snapfile_parent parent;
     const void *state;
     size_t len;
     int r = section(restore, "state", &state, &len, err);
@@ -293,10 +303,13 @@ static int build(struct restore *restore, const struct vm_config *config, struct
         r = section(restore, "cpuid", &image.cpuid, &image.cpuid_len, err);
     if (r < 0)
         return r;
+    if (snapfile_parent(oldest, &parent))
+        return error_set(err, EPROTO, "%s: without the file that it builds on, %s",
+                         snapfile_name(oldest), parent.name);
     if (restore->params.mode != RESTORE_EAGER) {
-        image.ram_fd = snapfile_fd(restore->file);
-        for (unsigned i = 0; i < snapfile_regions(restore->file, &regions); i++)
-            image.ram_offset[i] = snapfile_ram_offset(restore->file, i);
+        image.ram_fd = snapfile_fd(oldest);
+        for (unsigned i = 0; i < snapfile_regions(oldest, &regions); i++)
+            image.ram_offset[i] = snapfile_ram_offset(oldest, i);
     }
     r = machine_create_from(config, loop, &image, &restore->machine, err);
     if (r < 0)
@@ -313,11 +326,6 @@ static int build(struct restore *restore, const struct vm_config *config, struct
 
 static int open_alarm(struct restore *restore, struct loop *loop, struct error *err)
 {
-    struct stat st;
-
-    if (fstat(snapfile_fd(restore->file), &st) < 0)
-        return error_errno(err, errno, "snapshot");
-    restore->file_bytes = st.st_size;
     restore->alarm_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (restore->alarm_fd < 0)
         return error_errno(err, errno, "eventfd");

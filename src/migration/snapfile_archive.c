@@ -166,6 +166,7 @@ static int pack_all(struct passing *p, const struct snapfile *file, struct error
 {
     const struct snapfile_region *regions;
     unsigned count = snapfile_regions(file, &regions);
+    struct snapfile_parent parent;
     uint64_t chunk = 0, gpa, bytes;
     int r = 0;
 
@@ -175,7 +176,10 @@ static int pack_all(struct passing *p, const struct snapfile *file, struct error
         r = pack_up_to(p, file, start, err);
         while (r == 0 && p->done < start + regions[i].size) {
             snapfile_chunk_range(file, chunk, &gpa, &bytes);
-            r = snapfile_verify_chunk(file, chunk++, p->piece, err);
+            /* What it does not hold is left alone, and zero. */
+            if (snapfile_parent(file, &parent))
+                memset(p->piece, 0, (size_t)bytes);
+            r = snapfile_verify_alone(file, chunk++, p->piece, err);
             if (r == 0)
                 r = pack_piece(p, bytes, err);
         }

@@ -13,7 +13,9 @@
 
 #define MAJOR 1u
 #define MINOR 0u
-#define KNOWN_INCOMPATIBLE UINT64_C(0)
+#define MINOR_PARTIAL 1u /* came with 1.1; other files are what they were */
+#define PARTIAL UINT64_C(1)
+#define KNOWN_INCOMPATIBLE PARTIAL
 #define FLAG_CRITICAL 1u
 #define MAX_ADDRESS (UINT64_C(1) << 52)
 #define SUPERBLOCK_CHECKSUM (SNAPFILE_PAGE - 8)
@@ -22,7 +24,9 @@
 static const uint8_t magic[8] = {0x89, 'V', 'M', 'S', 'N', 'A', 'P', '\n'};
 
 /* Critical sections that this version understands: whoever writes a new one lists it here. */
-static const char *const known[] = {SNAPFILE_MEMORY, SNAPFILE_CHUNKS, "machine", "cpuid", "state"};
+static const char *const known[] = {SNAPFILE_MEMORY, SNAPFILE_CHUNKS, SNAPFILE_BASE, SNAPFILE_PAGES,
+                                    "machine",       "cpuid",         "state"};
+#define OWN 4u /* the first of them */
 
 enum superblock_field {
     AT_MAGIC = 0,
@@ -87,6 +91,14 @@ bool snapfile_is_name(const char *name, size_t len)
     return true;
 }
 
+bool snapfile_is_own(const char *name)
+{
+    for (size_t i = 0; i < OWN; i++)
+        if (strcmp(known[i], name) == 0)
+            return true;
+    return false;
+}
+
 bool snapfile_is_known(const char *name)
 {
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
@@ -97,13 +109,14 @@ bool snapfile_is_known(const char *name)
 
 /* Superblock */
 
-void snapfile_put_superblock(const struct snapfile_superblock *super, uint8_t *block)
+void snapfile_put_superblock(struct snapfile_superblock *super, uint8_t *block)
 {
     memset(block, 0, SNAPFILE_PAGE);
     memcpy(block + AT_MAGIC, magic, sizeof(magic));
     snapfile_put_le(block + AT_MAJOR, MAJOR, 2);
-    snapfile_put_le(block + AT_MINOR, MINOR, 2);
+    snapfile_put_le(block + AT_MINOR, super->partial ? MINOR_PARTIAL : MINOR, 2);
     snapfile_put_le(block + AT_ARCHITECTURE, super->architecture, 4);
+    snapfile_put_le(block + AT_INCOMPATIBLE, super->partial ? PARTIAL : 0, 8);
     snapfile_put_le(block + AT_COMPATIBLE, super->compatible, 8);
     snapfile_put_le(block + AT_PAGE_SIZE, SNAPFILE_PAGE, 4);
     snapfile_put_le(block + AT_CHUNK_SIZE, SNAPFILE_CHUNK_BYTES, 4);
@@ -114,7 +127,8 @@ void snapfile_put_superblock(const struct snapfile_superblock *super, uint8_t *b
     snapfile_put_le(block + AT_TABLE_BYTES, super->table_bytes, 8);
     snapfile_put_le(block + AT_TABLE_CHECKSUM, super->table_checksum, 8);
     snapfile_put_le(block + AT_FILE_BYTES, super->file_bytes, 8);
-    snapfile_put_le(block + SUPERBLOCK_CHECKSUM, snapfile_hash(block, SUPERBLOCK_CHECKSUM), 8);
+    super->checksum = snapfile_hash(block, SUPERBLOCK_CHECKSUM);
+    snapfile_put_le(block + SUPERBLOCK_CHECKSUM, super->checksum, 8);
 }
 
 void snapfile_change_superblock(uint8_t *block, uint64_t table_bytes, uint64_t table_checksum,
@@ -138,10 +152,8 @@ static int check_version(const uint8_t *block, struct error *err)
         return error_set(err, ENOTSUP, "format %u.%u: this vmrun reads %u.x; %s", major, minor,
                          MAJOR, major > MAJOR ? "a newer one reads it" : "an older one reads it");
     if (unknown)
-        return error_set(err, ENOTSUP, "needs features of a newer vmrun: bits 0x%llx%s",
-                         (unsigned long long)unknown,
-                         unknown & 1 ? " (bit 0: only what changed since an earlier snapshot)"
-                                     : "");
+        return error_set(err, ENOTSUP, "needs features of a newer vmrun: bits 0x%llx",
+                         (unsigned long long)unknown);
     if (architecture != SNAPFILE_X86_64 && architecture != SNAPFILE_AARCH64)
         return error_set(err, ENOTSUP, "superblock: architecture %u is unknown", architecture);
     if (snapfile_get_le(block + AT_PAGE_SIZE, 4) != SNAPFILE_PAGE ||
@@ -155,18 +167,19 @@ int snapfile_get_superblock(const uint8_t *block, struct snapfile_superblock *re
 {
     struct snapfile_superblock super = {
         .architecture = (uint32_t)snapfile_get_le(block + AT_ARCHITECTURE, 4),
+        .partial = snapfile_get_le(block + AT_INCOMPATIBLE, 8) & PARTIAL,
         .compatible = snapfile_get_le(block + AT_COMPATIBLE, 8),
         .created_ns = snapfile_get_le(block + AT_CREATED, 8),
         .table_bytes = snapfile_get_le(block + AT_TABLE_BYTES, 8),
         .table_checksum = snapfile_get_le(block + AT_TABLE_CHECKSUM, 8),
         .file_bytes = snapfile_get_le(block + AT_FILE_BYTES, 8),
+        .checksum = snapfile_get_le(block + SUPERBLOCK_CHECKSUM, 8),
     };
     int r;
 
     if (memcmp(block + AT_MAGIC, magic, sizeof(magic)) != 0)
         return error_set(err, EPROTO, "superblock: not a snapshot of vmrun");
-    if (snapfile_get_le(block + SUPERBLOCK_CHECKSUM, 8) !=
-        snapfile_hash(block, SUPERBLOCK_CHECKSUM))
+    if (super.checksum != snapfile_hash(block, SUPERBLOCK_CHECKSUM))
         return error_set(err, EPROTO, "superblock: checksum does not match");
     r = check_version(block, err);
     if (r < 0)
@@ -175,8 +188,10 @@ int snapfile_get_superblock(const uint8_t *block, struct snapfile_superblock *re
     memcpy(super.parent, block + AT_PARENT, SNAPFILE_ID_BYTES);
     if (!all_zero(block + AT_RESERVED, SUPERBLOCK_CHECKSUM - AT_RESERVED))
         return error_set(err, EPROTO, "superblock: unused bytes are not zero");
-    if (!all_zero(super.parent, SNAPFILE_ID_BYTES))
-        return error_set(err, EPROTO, "superblock: an earlier snapshot that it does not need");
+    if (all_zero(super.parent, SNAPFILE_ID_BYTES) == super.partial)
+        return error_set(err, EPROTO, "superblock: %s",
+                         super.partial ? "no word of the earlier snapshot that it builds on"
+                                       : "an earlier snapshot that it does not need");
     if (snapfile_get_le(block + AT_TABLE_OFFSET, 8) != SNAPFILE_TABLE_OFFSET ||
         super.table_bytes == 0 || super.table_bytes % SNAPFILE_TABLE_ENTRY != 0 ||
         super.table_bytes > (uint64_t)SNAPFILE_MAX_SECTIONS * SNAPFILE_TABLE_ENTRY)
@@ -336,6 +351,57 @@ int snapfile_get_memory(const uint8_t *section, size_t len, struct snapfile_map 
                              i);
     }
     return 0;
+}
+
+/* What a file builds on */
+
+bool snapfile_is_base_name(const char *name, size_t len)
+{
+    if (len < 1 || len > SNAPFILE_MAX_BASE_NAME)
+        return false;
+    for (size_t i = 0; i < len; i++) {
+        unsigned char at = (unsigned char)name[i];
+
+        if (at < 0x20 || at == 0x7f)
+            return false;
+        /* U+0080 to U+009F in UTF-8 */
+        if (at == 0xc2 && i + 1 < len && ((unsigned char)name[i + 1] & 0xe0) == 0x80)
+            return false;
+    }
+    return true;
+}
+
+int snapfile_get_base(const uint8_t *section, size_t len, const struct snapfile_superblock *super,
+                      struct snapfile_parent *ret_parent, char **ret_name, struct error *err)
+{
+    if (len <= SNAPFILE_BASE_NAME || memcmp(section, super->parent, SNAPFILE_ID_BYTES) != 0 ||
+        !snapfile_is_base_name((const char *)section + SNAPFILE_BASE_NAME,
+                               len - SNAPFILE_BASE_NAME))
+        return error_set(err, EPROTO, "section '" SNAPFILE_BASE "': names no file");
+    *ret_name = strndup((const char *)section + SNAPFILE_BASE_NAME, len - SNAPFILE_BASE_NAME);
+    if (!*ret_name)
+        return error_set(err, ENOMEM, "out of memory");
+    *ret_parent = (struct snapfile_parent){
+        .name = *ret_name,
+        .id = section,
+        .checksum = snapfile_get_le(section + SNAPFILE_ID_BYTES, 8),
+    };
+    return 0;
+}
+
+bool snapfile_check_pages(const struct snapfile_map *map, const uint8_t *pages)
+{
+    uint64_t offset, bytes;
+
+    for (uint64_t chunk = 0; chunk < map->chunks; chunk++) {
+        const uint8_t *bits = pages + chunk * SNAPFILE_PAGES_BYTES;
+
+        (void)snapfile_map_chunk(map, chunk, &offset, &bytes);
+        for (uint64_t page = bytes / SNAPFILE_PAGE; page < SNAPFILE_CHUNK_PAGES; page++)
+            if (bits[page / 8] >> page % 8 & 1)
+                return false;
+    }
+    return true;
 }
 
 unsigned snapfile_map_chunk(const struct snapfile_map *map, uint64_t chunk, uint64_t *ret_offset,

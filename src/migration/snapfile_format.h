@@ -20,17 +20,22 @@
 #define SNAPFILE_MAX_SECTIONS_BYTES (UINT64_C(256) << 20)
 #define SNAPFILE_MAX_RAM_BYTES (UINT64_C(8) << 40)
 
-/* The two sections that this folder writes itself. */
+/* The sections that this folder writes itself; the last two where a file builds on another. */
 #define SNAPFILE_MEMORY "memory"
 #define SNAPFILE_CHUNKS "chunks"
+#define SNAPFILE_BASE "base"
+#define SNAPFILE_PAGES "pages"
+#define SNAPFILE_PAGES_BYTES (SNAPFILE_CHUNK_PAGES / 8) /* in it, of a chunk */
 
 struct snapfile_superblock {
     uint32_t architecture;
+    bool partial; /* it builds on another file, `parent` */
     uint64_t compatible;
     uint8_t id[SNAPFILE_ID_BYTES], parent[SNAPFILE_ID_BYTES];
     uint64_t created_ns;
     uint64_t table_bytes, table_checksum;
     uint64_t file_bytes;
+    uint64_t checksum; /* its own: through the table's it stands for all that the file is */
 };
 
 struct snapfile_entry {
@@ -65,8 +70,11 @@ uint64_t snapfile_hash_of_hashes(const uint64_t *hashes, size_t count);
 void snapfile_put_le(uint8_t *at, uint64_t value, unsigned size);
 uint64_t snapfile_get_le(const uint8_t *at, unsigned size);
 
-/* block: SNAPFILE_PAGE bytes. Errors of get: -EPROTO, -ENOTSUP; the caller adds the file's name. */
-void snapfile_put_superblock(const struct snapfile_superblock *super, uint8_t *block);
+/*
+ * block: SNAPFILE_PAGE bytes. put fills in super->checksum. Errors of get: -EPROTO, -ENOTSUP; the
+ * caller adds the file's name.
+ */
+void snapfile_put_superblock(struct snapfile_superblock *super, uint8_t *block);
 int snapfile_get_superblock(const uint8_t *block, struct snapfile_superblock *ret_super,
                             struct error *err);
 
@@ -80,6 +88,8 @@ void snapfile_put_table(const struct snapfile_entry *entries, unsigned count, ui
 int snapfile_get_table(const uint8_t *page, const struct snapfile_superblock *super,
                        struct snapfile_entry *ret_entries, unsigned *ret_count, struct error *err);
 
+/* Is a section of that name one that this folder writes itself? */
+bool snapfile_is_own(const char *name);
 /* A name: 1 to 15 of a-z, 0-9, '.', '-' and '_'. */
 bool snapfile_is_name(const char *name, size_t len);
 /* Is a critical section of that name one that this version understands? */
@@ -96,15 +106,31 @@ int snapfile_get_memory(const uint8_t *section, size_t len, struct snapfile_map 
 unsigned snapfile_map_chunk(const struct snapfile_map *map, uint64_t chunk, uint64_t *ret_offset,
                             uint64_t *ret_bytes);
 
+/* Section "base": what a file builds on. */
+#define SNAPFILE_BASE_NAME 24u /* the name begins there */
+#define SNAPFILE_MAX_BASE_NAME 4095u
+/* Errors: -EPROTO. ret_name: allocated. */
+int snapfile_get_base(const uint8_t *section, size_t len, const struct snapfile_superblock *super,
+                      struct snapfile_parent *ret_parent, char **ret_name, struct error *err);
+/* Can it be written as a base's name? It is printed as it is: nothing that moves a cursor. */
+bool snapfile_is_base_name(const char *name, size_t len);
+/* Section "pages", of as many bytes as it must have: no bits beyond the ends of regions. */
+bool snapfile_check_pages(const struct snapfile_map *map, const uint8_t *pages);
+
 /*
- * For tests and fuzzing: as snapfile_create() where there is no O_TMPFILE, and as snapfile_open()
- * of what is open already; name is for messages. The descriptor is the file's from then on, also
- * when this fails.
+ * For tests and fuzzing: as snapfile_create() where there is no O_TMPFILE, and as
+ * snapfile_open_alone() of what is open already; name is for messages. The descriptor is the file's
+ * from then on, also when this fails.
  */
 int snapfile_create_named(const char *path, bool replace, const struct snapfile_region *regions,
                           unsigned count, struct snapfile_writer **ret_writer, struct error *err);
 int snapfile_open_fd(int fd, const char *name, struct snapfile **ret_file, struct error *err);
 
+/* Is what has that name a file of the chain? */
+bool snapfile_is_of_chain(const struct snapfile *file, const char *path);
+/* As snapfile_verify_chunk(), without what the file builds on. */
+int snapfile_verify_alone(const struct snapfile *file, uint64_t chunk, void *into,
+                          struct error *err);
 /* Bytes as they lie in the file. Errors: those of pread(2); -EPROTO, it is shorter by now. */
 int snapfile_read(const struct snapfile *file, uint64_t offset, void *data, uint64_t bytes,
                   struct error *err);

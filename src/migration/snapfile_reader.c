@@ -14,25 +14,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "snapfile_format.h"
+#include "snapfile_chain.h"
 
 #define HEAD_BYTES (2 * SNAPFILE_PAGE) /* superblock and table */
-#define PIECE_PAGES 16u
 
-struct snapfile {
-    char *name; /* for messages */
-    int fd;
-    struct snapfile_superblock super;
-    struct snapfile_entry entries[SNAPFILE_MAX_SECTIONS];
-    unsigned count;
-    uint8_t *sections; /* as they lie in the file, from entries[0].offset on */
-    struct snapfile_map map;
-    const uint8_t *chunks; /* the checksums' section */
-    uint64_t zero_sum;
-};
-
-/* Errors: -EPROTO, it ends early; what pread(2) says. */
-static int read_at(int fd, uint64_t offset, void *data, uint64_t bytes, struct error *err)
+int snapfile_read_at(int fd, uint64_t offset, void *data, uint64_t bytes, struct error *err)
 {
     uint8_t *at = data;
 
@@ -56,7 +42,7 @@ static int read_at(int fd, uint64_t offset, void *data, uint64_t bytes, struct e
  * The first page at or after `from` that may not be a hole. What a file system says that makes no
  * sense, or nothing, means that all may be data.
  */
-static uint64_t next_data(int fd, uint64_t from, uint64_t end)
+uint64_t snapfile_next_data(int fd, uint64_t from, uint64_t end)
 {
     off_t at = lseek(fd, (off_t)from, SEEK_DATA);
 
@@ -66,7 +52,7 @@ static uint64_t next_data(int fd, uint64_t from, uint64_t end)
     return page < end ? page : end;
 }
 
-static uint64_t next_hole(int fd, uint64_t from, uint64_t end)
+uint64_t snapfile_next_hole(int fd, uint64_t from, uint64_t end)
 {
     off_t at = lseek(fd, (off_t)from, SEEK_HOLE);
 
@@ -80,9 +66,9 @@ static int check_gap(int fd, uint64_t from, uint64_t end, struct error *err)
 {
     uint8_t page[SNAPFILE_PAGE];
 
-    for (uint64_t at = next_data(fd, from, end); at < end;
-         at = next_data(fd, at + SNAPFILE_PAGE, end)) {
-        int r = read_at(fd, at, page, sizeof(page), err);
+    for (uint64_t at = snapfile_next_data(fd, from, end); at < end;
+         at = snapfile_next_data(fd, at + SNAPFILE_PAGE, end)) {
+        int r = snapfile_read_at(fd, at, page, sizeof(page), err);
 
         if (r < 0)
             return r;
@@ -105,7 +91,7 @@ static int check_gaps(const struct snapfile *file, struct error *err)
 int snapfile_read(const struct snapfile *file, uint64_t offset, void *data, uint64_t bytes,
                   struct error *err)
 {
-    int r = read_at(file->fd, offset, data, bytes, err);
+    int r = snapfile_read_at(file->fd, offset, data, bytes, err);
 
     return r < 0 ? error_prefix(err, "%s", file->name) : 0;
 }
@@ -132,7 +118,7 @@ static int read_head(struct snapfile *file, uint64_t size, struct error *err)
 {
     static const uint8_t archive[] = {0x28, 0xb5, 0x2f, 0xfd}; /* zstd */
     uint8_t head[HEAD_BYTES] = {0};
-    int r = read_at(file->fd, 0, head, size < HEAD_BYTES ? size : HEAD_BYTES, err);
+    int r = snapfile_read_at(file->fd, 0, head, size < HEAD_BYTES ? size : HEAD_BYTES, err);
 
     if (r == 0 && memcmp(head, archive, sizeof(archive)) == 0)
         return error_set(err, EPROTO, "an archive: 'vmrun snapshot unpack' makes a snapshot of it");
@@ -179,7 +165,7 @@ static int read_sections(struct snapfile *file, struct error *err)
     file->sections = malloc(bytes ? (size_t)bytes : 1);
     if (!file->sections)
         return error_set(err, ENOMEM, "out of memory");
-    r = read_at(file->fd, file->entries[0].offset, file->sections, bytes, err);
+    r = snapfile_read_at(file->fd, file->entries[0].offset, file->sections, bytes, err);
     for (unsigned i = 0; r == 0 && i < file->count; i++)
         r = check_section(file, i, err);
     return r;
@@ -202,6 +188,32 @@ static int take_memory(struct snapfile *file, struct error *err)
         return error_set(err, EPROTO, "section '" SNAPFILE_CHUNKS "': has the wrong size");
     if (file->entries[0].offset != file->map.end)
         return error_set(err, EPROTO, "section '%s': not where it must be", file->entries[0].name);
+    return 0;
+}
+
+/* What a file builds on, as far as it can be told from this file alone. */
+static int take_base(struct snapfile *file, struct error *err)
+{
+    size_t base_len = 0, pages_len = 0;
+    const uint8_t *base = snapfile_section(file, SNAPFILE_BASE, &base_len);
+    int r;
+
+    file->pages = snapfile_section(file, SNAPFILE_PAGES, &pages_len);
+    if (!file->super.partial && !base && !file->pages)
+        return 0;
+    if (!file->super.partial)
+        return error_set(err, EPROTO, "section '%s': in a file that builds on none",
+                         base ? SNAPFILE_BASE : SNAPFILE_PAGES);
+    if (!base || !file->pages)
+        return error_set(err, EPROTO, "section '%s': missing",
+                         base ? SNAPFILE_PAGES : SNAPFILE_BASE);
+    r = snapfile_get_base(base, base_len, &file->super, &file->parent, &file->parent_name, err);
+    if (r < 0)
+        return r;
+    if (pages_len != file->map.chunks * SNAPFILE_PAGES_BYTES)
+        return error_set(err, EPROTO, "section '" SNAPFILE_PAGES "': has the wrong size");
+    if (!snapfile_check_pages(&file->map, file->pages))
+        return error_set(err, EPROTO, "section '" SNAPFILE_PAGES "': more pages than there are");
     return 0;
 }
 
@@ -236,6 +248,8 @@ int snapfile_open_fd(int fd, const char *name, struct snapfile **ret_file, struc
     if (r == 0)
         r = take_memory(file, err);
     if (r == 0)
+        r = take_base(file, err);
+    if (r == 0)
         r = check_gaps(file, err);
     if (r < 0)
         goto fail;
@@ -248,7 +262,7 @@ fail:
     return r;
 }
 
-int snapfile_open(const char *path, struct snapfile **ret_file, struct error *err)
+int snapfile_open_alone(const char *path, struct snapfile **ret_file, struct error *err)
 {
     /* A pipe of that name would keep us waiting. */
     int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
@@ -258,12 +272,16 @@ int snapfile_open(const char *path, struct snapfile **ret_file, struct error *er
 
 void snapfile_close(struct snapfile *file)
 {
-    if (!file)
-        return;
-    close(file->fd);
-    free(file->sections);
-    free(file->name);
-    free(file);
+    while (file) {
+        struct snapfile *base = file->base;
+
+        close(file->fd);
+        free(file->parent_name);
+        free(file->sections);
+        free(file->name);
+        free(file);
+        file = base;
+    }
 }
 
 /* What it says */
@@ -348,103 +366,4 @@ uint64_t snapfile_ram_offset(const struct snapfile *file, unsigned region)
 {
     assert(region < file->map.count);
     return file->map.offsets[region];
-}
-
-/* RAM */
-
-uint64_t snapfile_chunks(const struct snapfile *file)
-{
-    return file->map.chunks;
-}
-
-uint64_t snapfile_chunk_checksum(const struct snapfile *file, uint64_t chunk)
-{
-    assert(chunk < file->map.chunks);
-    return snapfile_get_le(file->chunks + 8 * chunk, 8);
-}
-
-void snapfile_chunk_range(const struct snapfile *file, uint64_t chunk, uint64_t *ret_gpa,
-                          uint64_t *ret_bytes)
-{
-    uint64_t offset;
-    unsigned region = snapfile_map_chunk(&file->map, chunk, &offset, ret_bytes);
-
-    *ret_gpa = file->map.regions[region].gpa + offset;
-}
-
-/* A chunk on its way through memory; `done` counts its bytes. */
-struct passage {
-    const struct snapfile *file;
-    uint64_t start, done, bytes; /* start: in the file */
-    uint8_t *into, *piece;       /* one of them */
-    uint64_t hashes[SNAPFILE_CHUNK_PAGES];
-};
-
-/* Only what is not zero is written: memory that was never touched stays so. */
-static void pass_holes(struct passage *p, uint64_t to)
-{
-    for (; p->done < to; p->done += SNAPFILE_PAGE) {
-        if (p->into && !snapfile_is_zero_page(p->into + p->done))
-            memset(p->into + p->done, 0, SNAPFILE_PAGE);
-        p->hashes[p->done / SNAPFILE_PAGE] = p->file->zero_sum;
-    }
-}
-
-static int pass_data(struct passage *p, uint64_t to, struct error *err)
-{
-    while (p->done < to) {
-        uint64_t bytes = to - p->done, most = PIECE_PAGES * SNAPFILE_PAGE;
-        uint8_t *page = p->into ? p->into + p->done : p->piece;
-
-        bytes = bytes < most ? bytes : most;
-        int r = read_at(p->file->fd, p->start + p->done, page, bytes, err);
-        if (r < 0)
-            return r;
-        for (uint64_t end = p->done + bytes; p->done < end;
-             p->done += SNAPFILE_PAGE, page += SNAPFILE_PAGE)
-            p->hashes[p->done / SNAPFILE_PAGE] = snapfile_is_zero_page(page)
-                                                     ? p->file->zero_sum
-                                                     : snapfile_hash(page, SNAPFILE_PAGE);
-    }
-    return 0;
-}
-
-static int pass_chunk(struct passage *p, struct error *err)
-{
-    uint64_t end = p->start + p->bytes;
-    int r = 0;
-
-    while (r == 0 && p->done < p->bytes) {
-        uint64_t data = next_data(p->file->fd, p->start + p->done, end);
-
-        pass_holes(p, data - p->start);
-        if (data < end)
-            r = pass_data(p, next_hole(p->file->fd, data, end) - p->start, err);
-    }
-    return r;
-}
-
-int snapfile_verify_chunk(const struct snapfile *file, uint64_t chunk, void *into,
-                          struct error *err)
-{
-    struct passage p = {.file = file, .into = into};
-    uint64_t offset;
-    unsigned region = snapfile_map_chunk(&file->map, chunk, &offset, &p.bytes);
-    int r;
-
-    p.start = file->map.offsets[region] + offset;
-    if (!into) {
-        p.piece = malloc(PIECE_PAGES * SNAPFILE_PAGE);
-        if (!p.piece)
-            return error_set(err, ENOMEM, "%s: out of memory", file->name);
-    }
-    r = pass_chunk(&p, err);
-    if (r == 0 && snapfile_hash_of_hashes(p.hashes, (size_t)(p.bytes / SNAPFILE_PAGE)) !=
-                      snapfile_chunk_checksum(file, chunk))
-        r = error_set(err, EPROTO, "checksum does not match");
-    if (r < 0)
-        error_prefix(err, "%s: RAM at 0x%" PRIx64, file->name,
-                     file->map.regions[region].gpa + offset);
-    free(p.piece);
-    return r;
 }

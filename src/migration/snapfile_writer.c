@@ -6,10 +6,13 @@
  * A page that is put twice is hashed twice and read back never: `sums` has the checksum of each
  * page, exclusive-or'ed with that of a page of zeros, so that fresh memory means "all holes".
  */
+#include "snapfile_writer.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +22,7 @@
 #include <unistd.h>
 
 #include "newfile.h"
-#include "snapfile_format.h"
+#include "snapfile_chain.h"
 
 #if defined(__x86_64__)
 #define ARCHITECTURE SNAPFILE_X86_64
@@ -27,7 +30,7 @@
 #define ARCHITECTURE SNAPFILE_AARCH64
 #endif
 
-#define OWN_SECTIONS 2u
+#define OWN_SECTIONS(writer) ((writer)->partial ? 4u : 2u)
 
 struct snapfile_writer {
     struct newfile file;
@@ -37,6 +40,14 @@ struct snapfile_writer {
     unsigned count;
     uint64_t section_bytes, end; /* of all sections; of the file */
     uint8_t id[SNAPFILE_ID_BYTES];
+    uint32_t architecture;
+    uint64_t created_ns; /* 0: now */
+
+    /* With a base: its identity, the section "base", and a bit for each page that was put. */
+    bool partial;
+    uint8_t parent[SNAPFILE_ID_BYTES];
+    uint8_t *base, *pages;
+    size_t base_len;
 };
 
 static int create(const char *path, bool replace, bool named, const struct snapfile_region *regions,
@@ -48,6 +59,7 @@ static int create(const char *path, bool replace, bool named, const struct snapf
     if (!w)
         return error_set(err, ENOMEM, "%s: out of memory", path);
     w->zero_sum = snapfile_hash_of_zero_page();
+    w->architecture = ARCHITECTURE;
     r = snapfile_map_init(&w->map, regions, count, err);
     if (r < 0) {
         error_prefix(err, "%s", path);
@@ -89,8 +101,92 @@ void snapfile_abandon(struct snapfile_writer *w)
     if (!w)
         return;
     newfile_close(&w->file);
+    free(w->base);
+    free(w->pages);
     free(w->sums);
     free(w);
+}
+
+/* On another file */
+
+/* Beneath our own folder it is called from there, so that both can be moved. */
+static int name_base(struct snapfile_writer *w, const struct snapfile *base, struct error *err)
+{
+    char self[40], folder[PATH_MAX], *path = realpath(base->name, NULL);
+    ssize_t len;
+
+    if (!path)
+        return error_errno(err, errno, "%s", base->name);
+    snprintf(self, sizeof(self), "/proc/self/fd/%d", w->file.dir);
+    len = readlink(self, folder, sizeof(folder) - 1);
+    if (len > 1)
+        folder[len++] = '/'; /* not behind that of the root */
+    bool beneath = len > 0 && strncmp(path, folder, (size_t)len) == 0;
+    const char *name = beneath ? path + len : path;
+    size_t name_len = strlen(name);
+
+    w->base_len = SNAPFILE_BASE_NAME + name_len;
+    w->base = snapfile_is_base_name(name, name_len) ? calloc(1, w->base_len) : NULL;
+    if (w->base)
+        memcpy(w->base + SNAPFILE_BASE_NAME, name, name_len);
+    free(path);
+    return w->base ? 0 : error_set(err, EINVAL, "%s: cannot be built on by this name", base->name);
+}
+
+/* What is built on must not give way to what builds on it. */
+static int check_chain(const char *path, const struct snapfile *base, struct error *err)
+{
+    unsigned files = 1;
+
+    if (base->map.chunks * SNAPFILE_PAGES_BYTES > SNAPFILE_MAX_SECTION_BYTES)
+        return error_set(err, EFBIG, "%s: more RAM than a file that builds on another can have",
+                         path);
+    if (snapfile_is_of_chain(base, path))
+        return error_set(err, EINVAL, "%s: is what the new file would build on", path);
+    for (const struct snapfile *file = base; file; file = file->base)
+        files++;
+    if (files > SNAPFILE_MAX_CHAIN)
+        return error_set(err, EMLINK,
+                         "%s: is the last of %u files, each on another: more are not possible; "
+                         "'vmrun snapshot flatten' makes one of them",
+                         base->name, SNAPFILE_MAX_CHAIN);
+    return 0;
+}
+
+int snapfile_create_on(const char *path, bool replace, const struct snapfile *base,
+                       struct snapfile_writer **ret_writer, struct error *err)
+{
+    struct snapfile_writer *w = NULL;
+    int r = check_chain(path, base, err);
+
+    if (r == 0)
+        r = snapfile_create(path, replace, base->map.regions, base->map.count, &w, err);
+    if (r == 0)
+        r = name_base(w, base, err);
+    if (r < 0)
+        goto fail;
+    memcpy(w->base, base->super.id, SNAPFILE_ID_BYTES);
+    snapfile_put_le(w->base + SNAPFILE_ID_BYTES, base->super.checksum, 8);
+    memcpy(w->parent, base->super.id, SNAPFILE_ID_BYTES);
+    w->partial = true;
+    w->architecture = base->super.architecture;
+    w->pages = calloc(w->map.chunks, SNAPFILE_PAGES_BYTES);
+    if (!w->pages) {
+        r = error_set(err, ENOMEM, "%s: out of memory", path);
+        goto fail;
+    }
+    *ret_writer = w;
+    return 0;
+
+fail:
+    snapfile_abandon(w);
+    return r;
+}
+
+void snapfile_write_as(struct snapfile_writer *w, uint32_t architecture, uint64_t created_ns)
+{
+    w->architecture = architecture;
+    w->created_ns = created_ns;
 }
 
 /* Bytes */
@@ -139,6 +235,8 @@ int snapfile_put_pages(struct snapfile_writer *w, unsigned region, uint64_t offs
     enum page_kind kind = PAGE_END;
     int r = 0;
 
+    for (uint64_t i = (uint64_t)(sums - w->sums), end = i + count; w->pages && i < end; i++)
+        w->pages[i / 8] |= (uint8_t)(1u << i % 8);
     for (uint64_t i = 0; r == 0 && i <= count; i++) {
         enum page_kind next =
             i < count ? take_page(w, pages + i * SNAPFILE_PAGE, &sums[i]) : PAGE_END;
@@ -183,13 +281,13 @@ static int put_section(struct snapfile_writer *w, const char *name, bool critica
 int snapfile_put_section(struct snapfile_writer *w, const char *name, bool critical,
                          const void *data, size_t len, struct error *err)
 {
-    bool taken = strcmp(name, SNAPFILE_MEMORY) == 0 || strcmp(name, SNAPFILE_CHUNKS) == 0;
+    bool taken = snapfile_is_own(name);
 
     for (unsigned i = 0; i < w->count; i++)
         taken = taken || strcmp(name, w->entries[i].name) == 0;
     if (taken)
         return error_set(err, EINVAL, "%s: section '%s': there is one", w->file.path, name);
-    if (w->count >= SNAPFILE_MAX_SECTIONS - OWN_SECTIONS)
+    if (w->count >= SNAPFILE_MAX_SECTIONS - OWN_SECTIONS(w))
         return error_set(err, EFBIG, "%s: section '%s': one too many", w->file.path, name);
     if (!snapfile_is_name(name, strlen(name)) || (critical && !snapfile_is_known(name)))
         return error_set(err, EINVAL, "%s: section '%s': nobody could read it", w->file.path, name);
@@ -228,6 +326,11 @@ static int put_own_sections(struct snapfile_writer *w, struct error *err)
                     err);
     if (r == 0)
         r = put_section(w, SNAPFILE_CHUNKS, true, chunks, (size_t)w->map.chunks * 8, err);
+    if (r == 0 && w->partial)
+        r = put_section(w, SNAPFILE_BASE, true, w->base, w->base_len, err);
+    if (r == 0 && w->partial)
+        r = put_section(w, SNAPFILE_PAGES, true, w->pages,
+                        (size_t)w->map.chunks * SNAPFILE_PAGES_BYTES, err);
     free(chunks);
     return r;
 }
@@ -235,7 +338,8 @@ static int put_own_sections(struct snapfile_writer *w, struct error *err)
 /* The superblock goes to the disk after everything that it speaks of. */
 static int write_head(struct snapfile_writer *w, struct error *err)
 {
-    struct snapfile_superblock super = {.architecture = ARCHITECTURE,
+    struct snapfile_superblock super = {.architecture = w->architecture,
+                                        .partial = w->partial,
                                         .table_bytes = (uint64_t)w->count * SNAPFILE_TABLE_ENTRY,
                                         .file_bytes = w->end};
     uint8_t page[SNAPFILE_PAGE];
@@ -250,8 +354,10 @@ static int write_head(struct snapfile_writer *w, struct error *err)
     if (ftruncate(w->file.fd, (off_t)w->end) < 0 || fdatasync(w->file.fd) < 0)
         return newfile_failed(&w->file, err);
     clock_gettime(CLOCK_REALTIME, &now);
-    super.created_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+    super.created_ns =
+        w->created_ns ? w->created_ns : (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
     memcpy(super.id, w->id, sizeof(super.id));
+    memcpy(super.parent, w->parent, sizeof(super.parent));
     snapfile_put_superblock(&super, page);
     r = newfile_write(&w->file, 0, page, sizeof(page), err);
     if (r == 0 && fsync(w->file.fd) < 0)

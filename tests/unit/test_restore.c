@@ -18,6 +18,7 @@
 
 #include <cmocka.h>
 
+#include "../../src/migration/restore_map.h"
 #include "folder.h"
 #include "vmrun/iothread.h"
 #include "vmrun/memory.h"
@@ -131,18 +132,29 @@ static uint64_t now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* A byte of each page tells which it is; the last MiB is zero. */
-static void write_file(const char *state)
+/* In a file that builds on another; in that other one these pages are all 0xee. */
+static bool is_young(uint64_t at)
 {
-    const struct snapfile_region regions[] = {{0, 4 * MIB}, {4096 * MIB, 2 * MIB}};
+    uint64_t page = at / GUEST_PAGE_SIZE;
+
+    return page % 7 == 3 || (page >= 600 && page < 700) || (page >= 1020 && page < 1030);
+}
+
+enum which { OF_ALL, OF_OLD, OF_YOUNG };
+
+/* A byte of each page tells which it is; the last MiB is zero. */
+static void put_all(struct snapfile_writer *writer, enum which which, const char *state)
+{
     uint8_t page[GUEST_PAGE_SIZE] = {0};
-    struct snapfile_writer *writer;
     struct snapfile_written written;
     struct error err;
 
-    assert_int_equal(snapfile_create("file", true, regions, 2, &writer, &err), 0);
     for (uint64_t at = 0; at < 5 * MIB; at += sizeof(page)) {
-        memset(page, (int)(at / sizeof(page) % 255 + 1), sizeof(page));
+        bool hidden = which == OF_OLD && is_young(at);
+
+        memset(page, hidden ? 0xee : (int)(at / sizeof(page) % 255 + 1), sizeof(page));
+        if (which == OF_YOUNG && !is_young(at))
+            continue;
         assert_int_equal(snapfile_put_pages(writer, at < 4 * MIB ? 0 : 1, at % (4 * MIB), page,
                                             sizeof(page), &err),
                          0);
@@ -158,6 +170,32 @@ static void write_file(const char *state)
     assert_int_equal(snapfile_put_section(writer, "console", false, "login: ", 8, &err), 0);
     assert_int_equal(snapfile_put_section(writer, "console.hvc7", false, "later", 6, &err), 0);
     assert_int_equal(snapfile_publish(writer, &written, &err), 0);
+}
+
+static const struct snapfile_region regions[] = {{0, 4 * MIB}, {4096 * MIB, 2 * MIB}};
+
+static void write_file(const char *state)
+{
+    struct snapfile_writer *writer;
+    struct error err;
+
+    assert_int_equal(snapfile_create("file", true, regions, 2, &writer, &err), 0);
+    put_all(writer, OF_ALL, state);
+}
+
+/* The same as two files. */
+static void write_chain(void)
+{
+    struct snapfile_writer *writer;
+    struct snapfile *old;
+    struct error err;
+
+    assert_int_equal(snapfile_create("old", true, regions, 2, &writer, &err), 0);
+    put_all(writer, OF_OLD, "old");
+    assert_int_equal(snapfile_open("old", &old, &err), 0);
+    assert_int_equal(snapfile_create_on("file", true, old, &writer, &err), 0);
+    snapfile_close(old);
+    put_all(writer, OF_YOUNG, "good");
 }
 
 static int setup(void **state)
@@ -201,17 +239,22 @@ static void must_restore(enum restore_mode mode, bool freeze)
         fail_msg("%s", err.msg);
 }
 
-static void flip(uint64_t offset)
+static void flip_in(const char *path, uint64_t offset)
 {
     int fd;
     uint8_t byte;
 
-    assert_int_equal(chmod("file", 0600), 0);
-    fd = open("file", O_RDWR);
+    assert_int_equal(chmod(path, 0600), 0);
+    fd = open(path, O_RDWR);
     assert_int_equal(pread(fd, &byte, 1, (off_t)offset), 1);
     byte ^= 0x40;
     assert_int_equal(pwrite(fd, &byte, 1, (off_t)offset), 1);
     close(fd);
+}
+
+static void flip(uint64_t offset)
+{
+    flip_in("file", offset);
 }
 
 static void expect_ram(void)
@@ -399,6 +442,92 @@ static void a_file_that_is_cut_ends_the_machine_and_no_thread(void **state)
     run_on("the snapshot was cut off: "); /* whoever told it, who verifies or who touched it */
 }
 
+static void ram_of_a_chain_is_that_of_the_youngest_file(void **state)
+{
+    static const enum restore_mode modes[] = {RESTORE_LAZY, RESTORE_EAGER};
+
+    for (unsigned i = 0; i < 2; i++) {
+        if (i > 0) {
+            teardown(state);
+            setup(state);
+        }
+        write_chain();
+        must_restore(modes[i], false);
+        assert_string_equal(bench.machine.state, "good");
+        expect_ram();
+    }
+}
+
+/* 180 runs, of 1, 10 and 102 pages. */
+static void what_would_be_too_many_mappings_is_read(void **state)
+{
+    static const unsigned most[] = {0, 1, 2, 179, 1000};
+    const struct memory_layout layout = {
+        .size = SIZE, .hole_start = 4 * MIB, .hole_end = 4096 * MIB};
+    struct error err;
+
+    (void)state;
+    write_chain();
+    assert_int_equal(snapfile_open("file", &bench.file, &err), 0);
+    for (size_t n = 0; n < sizeof(most) / sizeof(most[0]); n++) {
+        const struct snapfile *old = restore_oldest(bench.file);
+        struct guest_memory *mem;
+
+        assert_int_equal(guest_memory_create(&layout, &mem, &err), 0);
+        for (unsigned i = 0; i < 2; i++)
+            assert_int_equal(
+                guest_memory_map_file(mem, i, snapfile_fd(old), snapfile_ram_offset(old, i), &err),
+                0);
+        assert_int_equal(restore_map_younger(mem, bench.file, most[n], &err), 0);
+        bench.machine.memory = mem;
+        expect_ram();
+        bench.machine.memory = NULL;
+        guest_memory_destroy(mem);
+    }
+}
+
+static void damage_in_an_older_file_ends_the_machine_too(void **state)
+{
+    struct error err;
+
+    write_chain();
+    flip_in("old", FILE_RAM + 4 * MIB + 5);
+    must_restore(RESTORE_LAZY, false);
+    run_on("old: RAM at 0x100000000: checksum does not match");
+    teardown(state);
+    setup(state);
+    write_chain();
+    flip_in("old", FILE_RAM + 4 * MIB + 5);
+    assert_int_equal(restore(RESTORE_EAGER, false, &err), -EPROTO);
+    assert_string_equal(err.msg, "old: RAM at 0x100000000: checksum does not match");
+}
+
+static void an_older_file_that_is_cut_ends_the_machine(void **state)
+{
+    (void)state;
+    write_chain();
+    must_restore(RESTORE_LAZY, false);
+    assert_false(restore_file_was_cut(bench.restore));
+    assert_int_equal(truncate("old", FILE_RAM), 0);
+    assert_true(restore_file_was_cut(bench.restore));
+    run_on("the snapshot was cut off: ");
+}
+
+static void a_file_alone_that_builds_on_another_is_refused(void **state)
+{
+    const struct restore_params params = {.mode = RESTORE_LAZY};
+    struct machine *machine;
+    struct error err;
+
+    (void)state;
+    write_chain();
+    assert_int_equal(snapfile_open_alone("file", &bench.file, &err), 0);
+    assert_int_equal(
+        restore_machine(&params, bench.file, NULL, bench.loop, &bench.restore, &machine, &err),
+        -EPROTO);
+    assert_string_equal(err.msg, "file: without the file that it builds on, old");
+}
+
 static void a_state_that_does_not_load_leaves_nothing(void **state)
 {
     struct error err;
@@ -447,6 +576,11 @@ int main(void)
         TEST(a_flipped_byte_ends_a_machine_that_prefetched_it),
         TEST(a_recording_is_kept_when_the_guest_ends_by_itself),
         TEST(a_file_that_is_cut_ends_the_machine_and_no_thread),
+        TEST(ram_of_a_chain_is_that_of_the_youngest_file),
+        TEST(what_would_be_too_many_mappings_is_read),
+        TEST(damage_in_an_older_file_ends_the_machine_too),
+        TEST(an_older_file_that_is_cut_ends_the_machine),
+        TEST(a_file_alone_that_builds_on_another_is_refused),
         TEST(a_state_that_does_not_load_leaves_nothing),
         TEST(a_file_without_state_is_refused),
         TEST(memory_that_is_not_the_machine_s_is_refused),

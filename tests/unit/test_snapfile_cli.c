@@ -415,7 +415,8 @@ static void wrong_command_lines_are_refused(void **state)
     } cases[] = {
         {{"vmrun", "snapshot"},
          2,
-         "snapshot: info|verify FILE | diff FILE FILE | pack|unpack FILE NEWFILE is missing"},
+         "snapshot: info|verify FILE | diff FILE FILE | flatten|pack|unpack FILE NEWFILE is "
+         "missing"},
         {{"vmrun", "snapshot", "inof", "f"}, 4, "snapshot: unknown action 'inof', did you mean"},
         {{"vmrun", "snapshot", "info"}, 3, "snapshot: info: FILE is missing"},
         {{"vmrun", "snapshot", "verify", "a", "b"}, 5, "snapshot: one argument too many: 'b'"},
@@ -437,6 +438,62 @@ static void wrong_command_lines_are_refused(void **state)
     }
 }
 
+static void a_chain_is_shown_verified_compared_and_flattened(void **state)
+{
+    struct snapshot_like like = snapshot_small();
+    const char *base, *file;
+    json_int_t held, pages;
+    struct error err;
+
+    (void)state;
+    snapshot_make("base", &like);
+    like.pages[0] = SNAPSHOT_PAGE;
+    like.pages[1] = UINT64_MAX;
+    like.ticks = 8;
+    snapshot_make_on("young", "base", &like);
+
+    char *text = output_of(CLI_OK, &err, "info", "young", NULL, false);
+    says(text, "1 pages are of this file, the others of what it builds on\nbase       base, ");
+    says(text, "\nchain      base: 0.0 MiB\n");
+    free(text);
+    json_t *info = json_of(CLI_OK, "info", "young", NULL);
+    assert_int_equal(json_unpack(info, "{s:{s:s}, s:I, s:[{s:s}]}", "base", "file", &base,
+                                 "pages_held", &held, "chain", "file", &file),
+                     0);
+    assert_string_equal(base, "base");
+    assert_string_equal(file, "base");
+    assert_int_equal(held, 1);
+    json_decref(info);
+
+    text = output_of(CLI_OK, &err, "verify", "young", NULL, false);
+    says(text, "0.0 MiB of data; so is the file that it builds on\n");
+    free(text);
+
+    json_t *diff = json_of(CLI_OK, "diff", "base", "young");
+    assert_int_equal(json_unpack(diff, "{s:{s:I}}", "memory", "pages", &pages), 0);
+    assert_int_equal(pages, 1);
+    assert_int_equal(json_array_size(json_object_get(diff, "sections")), 0);
+    json_decref(diff);
+
+    text = output_of(CLI_OK, &err, "flatten", "young", "flat", false);
+    says(text, "flat: 2.0 MiB\n");
+    free(text);
+    text = output_of(CLI_OK, &err, "diff", "young", "flat", false);
+    assert_string_equal(text, "The machines are the same.\n");
+    free(text);
+
+    /* What is missing is told, and what there is can be looked at. */
+    assert_int_equal(unlink("base"), 0);
+    text = output_of(CLI_OK, &err, "info", "young", NULL, false);
+    says(text, "cannot be restored: young builds on: base: No such file or directory\n");
+    free(text);
+    free(output_of(CLI_FAILED, &err, "verify", "young", NULL, false));
+    says(err.msg, "young builds on: base: No such file or directory");
+    free(output_of(CLI_FAILED, &err, "flatten", "young", "again", false));
+    assert_int_equal(access("again", F_OK), -1);
+    free(output_of(CLI_OK, &err, "verify", "flat", NULL, false));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -455,6 +512,7 @@ int main(void)
         cmocka_unit_test(machines_of_other_sizes_can_be_compared),
         cmocka_unit_test(pack_and_unpack_go_there_and_back),
         cmocka_unit_test(wrong_command_lines_are_refused),
+        cmocka_unit_test(a_chain_is_shown_verified_compared_and_flattened),
     };
 
     return cmocka_run_group_tests_name("snapfile_cli", tests, folder_enter, folder_leave);

@@ -110,30 +110,54 @@ static void flip_gap(int fd, const char *path, uint64_t from, uint64_t end)
     }
 }
 
-static void any_byte_flipped_is_noticed_and_named(void **state)
+/* All of a file of one region that is at 0, but for the gap before RAM. */
+static void flip_each_byte(int fd, const char *ram_words)
 {
     struct snapfile_entry entries[SNAPFILE_MAX_SECTIONS];
-    struct snapshot_like like = snapshot_small();
-    int fd = make("flipped", &like);
     unsigned count = read_table(fd, entries);
     uint64_t size = size_of(fd);
     struct error err;
     char words[40];
 
-    (void)state;
     for (uint64_t at = 0; at < SNAPSHOT_PAGE; at++)
         flip(fd, "flipped", at, "flipped: superblock: ");
     for (uint64_t at = SNAPSHOT_PAGE; at < HEAD; at++)
         flip(fd, "flipped", at, "flipped: section table: ");
-    flip_gap(fd, "flipped", HEAD, 2 * MIB);
     for (uint64_t at = 2 * MIB; at < entries[0].offset; at++)
-        flip(fd, "flipped", at, "flipped: RAM at 0x0: checksum does not match");
+        flip(fd, "flipped", at, ram_words);
     for (uint64_t at = entries[0].offset; at < size; at++) {
         snprintf(words, sizeof(words), "flipped: section '%s': ", section_of(entries, count, at));
         flip(fd, "flipped", at, words);
     }
     assert_int_equal(verify("flipped", &err), 0);
     close(fd);
+}
+
+static void any_byte_flipped_is_noticed_and_named(void **state)
+{
+    struct snapshot_like like = snapshot_small();
+    int fd = make("flipped", &like);
+
+    (void)state;
+    flip_gap(fd, "flipped", HEAD, 2 * MIB);
+    flip_each_byte(fd, "flipped: RAM at 0x0: checksum does not match");
+}
+
+/* It holds the second page alone. */
+static int make_on(const char *path)
+{
+    struct snapshot_like like = snapshot_small();
+
+    snapshot_make("base", &like);
+    memcpy(like.pages, (uint64_t[]){SNAPSHOT_PAGE, UINT64_MAX}, 2 * sizeof(uint64_t));
+    snapshot_make_on(path, "base", &like);
+    return open(path, O_RDWR | O_CLOEXEC);
+}
+
+static void and_so_it_is_in_a_file_that_builds_on_another(void **state)
+{
+    (void)state;
+    flip_each_byte(make_on("flipped"), "flipped: RAM at 0x0: ");
 }
 
 static void the_gap_between_two_regions_is_looked_at_too(void **state)
@@ -214,7 +238,8 @@ static const struct forgery {
     {10, 7, 2, 0, ""},
     {12, 3, 4, -ENOTSUP, "superblock: architecture 3 is unknown"},
     {12, 183, 4, 0, ""},
-    {16, 1, 8, -ENOTSUP, "needs features of a newer vmrun: bits 0x1 (bit 0: only what changed"},
+    {16, 1, 8, -EPROTO, "superblock: no word of the earlier snapshot that it builds on"},
+    {16, 3, 8, -ENOTSUP, "needs features of a newer vmrun: bits 0x2"},
     {16, UINT64_C(1) << 63, 8, -ENOTSUP, "newer vmrun: bits 0x8000000000000000"},
     {24, UINT64_MAX, 8, 0, ""},
     {32, 65536, 4, -ENOTSUP, "superblock: pages or chunks of another size"},
@@ -304,12 +329,48 @@ static void memory_that_cannot_be_is_refused(void **state)
     close(fd);
 }
 
+static void a_base_that_cannot_be_is_refused(void **state)
+{
+    static const struct forgery in_superblock[] = {
+        {16, 0, 8, -EPROTO, "superblock: an earlier snapshot that it does not need"},
+        {56, 7, 8, -EPROTO, "section 'base': names no file"},
+    };
+    static const struct forgery in_base[] = {
+        {0, 7, 8, -EPROTO, "section 'base': names no file"},
+        {16, 7, 8, -ESTALE, "forged builds on: base: is not as it was then"},
+        {24, 0, 1, -EPROTO, "section 'base': names no file"},
+        {25, '\n', 1, -EPROTO, "section 'base': names no file"},
+        {26, 0x9bc2, 2, -EPROTO, "section 'base': names no file"}, /* CSI, in UTF-8 */
+        {27, 0x7f, 1, -EPROTO, "section 'base': names no file"},
+        {24, '.', 1, -ENOENT, "forged builds on: .ase: No such file or directory"},
+        {24, 0x2f2f2e2e, 4, -EINVAL, "forged builds on: ..//: is no regular file"},
+    };
+    static const struct forgery in_pages[] = {
+        {0, 0x12, 1, -EPROTO, "section 'pages': more pages than there are"},
+        {63, 0x80, 1, -EPROTO, "section 'pages': more pages than there are"},
+        {0, 0, 1, -EPROTO, "RAM at 0x0: a page that is not its own, but not zero"},
+    };
+    struct snapfile_entry entries[SNAPFILE_MAX_SECTIONS];
+    int fd = make_on("forged");
+
+    (void)state;
+    assert_int_equal(read_table(fd, entries), 7);
+    assert_string_equal(entries[5].name, "base");
+    assert_string_equal(entries[6].name, "pages");
+    for (size_t i = 0; i < COUNT(in_superblock); i++)
+        forge(fd, &in_superblock[i], 0);
+    for (size_t i = 0; i < COUNT(in_base); i++)
+        forge(fd, &in_base[i], entries[5].offset);
+    for (size_t i = 0; i < COUNT(in_pages); i++)
+        forge(fd, &in_pages[i], entries[6].offset);
+    close(fd);
+}
+
 /* Give a section another name, with a table that is right otherwise. */
-static int rename_section(const char *from, const char *to, bool critical, struct error *err)
+static int rename_section_of(int fd, const char *from, const char *to, bool critical,
+                             struct error *err)
 {
     struct snapfile_entry entries[SNAPFILE_MAX_SECTIONS];
-    struct snapshot_like like = snapshot_small();
-    int fd = make("renamed", &like);
     unsigned count = read_table(fd, entries);
     uint8_t page[SNAPSHOT_PAGE];
 
@@ -327,6 +388,13 @@ static int rename_section(const char *from, const char *to, bool critical, struc
     return verify("renamed", err);
 }
 
+static int rename_section(const char *from, const char *to, bool critical, struct error *err)
+{
+    struct snapshot_like like = snapshot_small();
+
+    return rename_section_of(make("renamed", &like), from, to, critical, err);
+}
+
 static void sections_that_are_missing_or_unknown_or_there_twice_are_named(void **state)
 {
     struct error err;
@@ -341,6 +409,14 @@ static void sections_that_are_missing_or_unknown_or_there_twice_are_named(void *
     assert_int_equal(rename_section("about", "telepathy", true, &err), -ENOTSUP);
     assert_string_equal(err.msg, "renamed: section 'telepathy': needs a newer vmrun");
     assert_int_equal(rename_section("about", "telepathy", false, &err), 0);
+    assert_int_equal(rename_section("about", "base", true, &err), -EPROTO);
+    assert_string_equal(err.msg, "renamed: section 'base': in a file that builds on none");
+    assert_int_equal(rename_section("about", "pages", true, &err), -EPROTO);
+    assert_string_equal(err.msg, "renamed: section 'pages': in a file that builds on none");
+    assert_int_equal(rename_section_of(make_on("renamed"), "base", "x", false, &err), -EPROTO);
+    assert_string_equal(err.msg, "renamed: section 'base': missing");
+    assert_int_equal(rename_section_of(make_on("renamed"), "pages", "x", false, &err), -EPROTO);
+    assert_string_equal(err.msg, "renamed: section 'pages': missing");
 }
 
 static void what_is_no_snapshot_is_refused_without_waiting(void **state)
@@ -416,11 +492,13 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_byte_flipped_is_noticed_and_named),
+        cmocka_unit_test(and_so_it_is_in_a_file_that_builds_on_another),
         cmocka_unit_test(the_gap_between_two_regions_is_looked_at_too),
         cmocka_unit_test(a_file_cut_anywhere_is_refused_and_told_where),
         cmocka_unit_test(a_file_that_grew_is_refused),
         cmocka_unit_test(numbers_that_cannot_be_are_refused_though_checksums_match),
         cmocka_unit_test(memory_that_cannot_be_is_refused),
+        cmocka_unit_test(a_base_that_cannot_be_is_refused),
         cmocka_unit_test(sections_that_are_missing_or_unknown_or_there_twice_are_named),
         cmocka_unit_test(what_is_no_snapshot_is_refused_without_waiting),
         cmocka_unit_test(a_state_that_cannot_be_read_is_named),

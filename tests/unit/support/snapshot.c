@@ -98,6 +98,19 @@ void snapshot_make(const char *path, const struct snapshot_like *like)
         fail_msg("%s", err.msg);
 }
 
+void snapshot_make_on(const char *path, const char *base, const struct snapshot_like *like)
+{
+    struct snapfile *file = snapshot_file_open(base);
+    struct snapfile_writer *writer;
+    struct error err;
+
+    if (snapfile_create_on(path, true, file, &writer, &err) < 0)
+        fail_msg("%s", err.msg);
+    snapfile_close(file);
+    snapshot_put(writer, like);
+    (void)snapshot_file_publish(writer);
+}
+
 struct snapfile *snapshot_file_open(const char *path)
 {
     struct snapfile *file;

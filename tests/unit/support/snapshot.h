@@ -30,6 +30,9 @@ void snapshot_fill_page(uint8_t *page, uint64_t gpa, uint8_t fill);
 void snapshot_put(struct snapfile_writer *writer, const struct snapshot_like *like);
 void snapshot_make(const char *path, const struct snapshot_like *like);
 
+/* A file that builds on base, and holds the pages of `like` alone. */
+void snapshot_make_on(const char *path, const char *base, const struct snapshot_like *like);
+
 struct snapfile_written snapshot_file_publish(struct snapfile_writer *writer);
 struct snapfile *snapshot_file_open(const char *path);
 /* All of its RAM. */
