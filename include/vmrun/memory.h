@@ -94,5 +94,13 @@ int guest_memory_map_file(struct guest_memory *mem, unsigned region, int fd, uin
 /* Likewise of some pages of a region: `bytes` from `start` on, over what is mapped there. */
 int guest_memory_map_pages(struct guest_memory *mem, unsigned region, uint64_t start,
                            uint64_t bytes, int fd, uint64_t offset, struct error *err);
+/*
+ * The pages of such a region that were written since, as the file does not have them: a bit for
+ * each, OR'ed to bitmap; perhaps more, never fewer. old_way: as before Linux 6.7, for tests.
+ * Errors: -ENOTSUP, not such a region; what /proc/self/pagemap says. What of bitmap is set then
+ * means nothing.
+ */
+int guest_memory_find_copies(const struct guest_memory *mem, unsigned region, bool old_way,
+                             uint64_t *bitmap, struct error *err);
 
 #endif

@@ -27,6 +27,7 @@ enum migration_phase {
     MIGRATION_COPYING,    /* rounds, the machine runs */
     MIGRATION_WRITING,    /* what was copied while it stood still, checksums, the disk */
     MIGRATION_HANDOVER,   /* it stands still, and the other host takes it over */
+    MIGRATION_PACKING,    /* the archive; round_bytes and done_bytes are the snapshot's */
 };
 
 struct migration_progress {
@@ -72,6 +73,14 @@ struct migration_pause {
     uint64_t commit_ns; /* locks given up, and until it says that it runs */
 };
 
+/* How it was known what changed since the base of a snapshot. */
+enum migration_found {
+    MIGRATION_ALL,           /* it has none */
+    MIGRATION_BY_LOG,        /* the log was on since that was written */
+    MIGRATION_BY_MAPPINGS,   /* RAM is mapped from it; Linux knows what it had to copy */
+    MIGRATION_BY_COMPARISON, /* RAM was compared with it, page by page */
+};
+
 struct migration_report {
     enum migration_kind kind;
     struct error error; /* code 0: it went well */
@@ -80,8 +89,10 @@ struct migration_report {
     uint64_t pause_ns;      /* how long the guest stood still; 0 when it was paused anyway */
     uint64_t pause_bytes;   /* of pages copied in that time */
     uint64_t written_bytes; /* of pages, in all rounds */
-    uint64_t data_bytes;    /* of pages in the file */
+    uint64_t data_bytes;    /* of pages in the file that are not zero */
     uint64_t file_bytes;    /* its length, holes included */
+    uint64_t held_bytes;    /* of pages that the file has an own word on, zero or not */
+    enum migration_found found;
 
     /* Of a move. */
     enum migration_outcome outcome;
@@ -114,14 +125,29 @@ struct migration_save {
     const char *path;
     bool replace; /* a file of that name */
     bool stop;    /* pause the machine, make its disks durable; end it when the file is there */
+    /*
+     * An earlier snapshot of it, or of another: only pages that differ are saved, and the file
+     * builds on that one. NULL: all.
+     */
+    const char *base;
+    /*
+     * Keep the log of written pages on afterwards: a save whose base is this file then knows what
+     * changed. Any other job ends that, and so does one that fails.
+     */
+    bool track;
+    bool compress; /* what gets the name is an archive: snapfile_publish_archive() */
 };
 /*
  * Begin to save; the listener hears of the end. When it fails or is cancelled there is no file, and
  * the machine goes on as before. Errors at once: -EBUSY, something is under way or the machine has
- * ended or never ran; -EEXIST and others of snapfile_create().
+ * ended or never ran; -EEXIST and others of snapfile_create() or, with a base, snapfile_open() and
+ * snapfile_create_on(); -EINVAL, the base is of a machine with other memory, or stop with track.
  */
 int migration_save(struct migration *migration, const struct migration_save *params,
                    struct error *err);
+/* The machine's RAM is mapped from this file: it was restored lazily, and has not run before. */
+struct snapfile;
+void migration_set_origin(struct migration *migration, const struct snapfile *file);
 
 /* How a stranger is kept out; all NULL and !insecure: only loopback addresses are accepted. Read
  * during the call only. */
@@ -166,7 +192,6 @@ struct restore_params {
     unsigned record_seconds;
     const char *record_path;
 };
-struct snapfile;
 /*
  * config: made of the file's section "machine"; it and file outlive the machine, and the restore
  * too, which is destroyed before the machine. Errors: those of machine_create_from(),

@@ -77,8 +77,10 @@ int snapfile_put_section(struct snapfile_writer *writer, const char *name, bool 
 
 struct snapfile_written {
     uint64_t data_bytes; /* of pages that are not holes */
+    uint64_t held_bytes; /* of pages that it holds, zeros too */
     uint64_t file_bytes; /* its length */
     uint8_t id[SNAPFILE_ID_BYTES];
+    uint64_t ram_checksum; /* of all RAM, for who wants to know it again */
 };
 /*
  * Checksums, section table, data to the disk, superblock, name: in this order. The writer is done
@@ -104,7 +106,7 @@ void snapfile_close(struct snapfile *file); /* with its chain; NULL is fine */
 struct snapfile_parent {
     const char *name;  /* absolute, or from the file's own folder on; fit for a terminal */
     const uint8_t *id; /* SNAPFILE_ID_BYTES */
-    uint64_t checksum; /* of its superblock, and so of all that it is */
+    uint64_t checksum; /* of its RAM */
 };
 bool snapfile_parent(const struct snapfile *file, struct snapfile_parent *ret_parent);
 /* The file that it builds on, opened with it; NULL: none, or it was opened alone. */

@@ -81,6 +81,9 @@ static const struct cli_option snapshot_options[] = {
 static const struct cli_option save_options[] = {
     {"--force", NULL, "replace an older file", NULL},
     {"--stop", NULL, "end the machine when it is saved; its disks and the file fit together", NULL},
+    {"--base", "EARLIER", "save only what changed since that file; it is needed to restore", NULL},
+    {"--track", NULL, "note from now on what changes, for a save with this file as --base", NULL},
+    {"--compress", NULL, "make an archive, as 'vmrun snapshot pack' does", NULL},
     {"--json", NULL, "print JSON", NULL},
     {0},
 };

@@ -192,6 +192,8 @@ static int bring_up(struct run *run, struct error *err)
         control_server_create(run->name, run->loop, run->machine, run->migration, &run->server,
                               err) < 0)
         return -err->code;
+    if (run->file && run->restore_params.mode != RESTORE_EAGER)
+        migration_set_origin(run->migration, run->file);
     machine_set_listener(run->machine, listen_to_machine, run);
     pass_on_size(run);
     if (run->receive && (receive_take(run->receive, err) < 0 || open_signals(run, err) < 0))

@@ -69,6 +69,8 @@ static void draw(struct watch *w, const json_t *event)
     if (phase && strcmp(phase, "copying") == 0)
         fprintf(stderr, "\r\033[Kround %lld [%s] %3.0f %%, %s in %.1f s",
                 (long long)watch_figure(event, "round"), bar, part * 100, written, seconds);
+    else if (phase && strcmp(phase, "packing") == 0)
+        fprintf(stderr, "\r\033[Kpacking [%s] %3.0f %% in %.1f s", bar, part * 100, seconds);
     else
         fprintf(stderr, "\r\033[K%s: %s in %.1f s", phase ? phase : "?", written, seconds);
     if (watch_figure(event, "dirty_rate")) {

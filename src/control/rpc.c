@@ -125,23 +125,32 @@ static json_t *vm_nets_link(const struct rpc_target *t, const json_t *params, st
 static json_t *vm_save(const struct rpc_target *t, const json_t *params, struct error *err)
 {
     json_error_t where;
-    const char *path;
-    int replace = 0, stop = 0;
+    const char *path, *base = NULL;
+    int replace = 0, stop = 0, track = 0, compress = 0;
 
-    if (json_unpack_ex((json_t *)params, &where, JSON_STRICT, "{s:s, s?b, s?b}", "path", &path,
-                       "replace", &replace, "stop", &stop)) {
-        error_set(err, EINVAL,
-                  "vm.save takes {\"path\": TEXT, \"replace\": BOOL, \"stop\": BOOL}: %s",
-                  where.text);
+    if (json_unpack_ex((json_t *)params, &where, JSON_STRICT, "{s:s, s?b, s?b, s?s, s?b, s?b}",
+                       "path", &path, "replace", &replace, "stop", &stop, "base", &base, "track",
+                       &track, "compress", &compress)) {
+        error_set(
+            err, EINVAL,
+            "vm.save takes {\"path\": TEXT, \"replace\": BOOL, \"stop\": BOOL, \"base\": TEXT, "
+            "\"track\": BOOL, \"compress\": BOOL}: %s",
+            where.text);
         return NULL;
     }
-    if (path[0] != '/') {
+    if (path[0] != '/' || (base && base[0] != '/')) {
         error_set(err, EINVAL,
-                  "vm.save: \"path\" must begin with /: the machine's process has a "
-                  "working folder of its own");
+                  "vm.save: \"%s\" must begin with /: the machine's process has a "
+                  "working folder of its own",
+                  path[0] != '/' ? "path" : "base");
         return NULL;
     }
-    const struct migration_save save = {.path = path, .replace = replace, .stop = stop};
+    const struct migration_save save = {.path = path,
+                                        .replace = replace,
+                                        .stop = stop,
+                                        .base = base,
+                                        .track = track,
+                                        .compress = compress};
     return migration_save(t->migration, &save, err) < 0 ? NULL : state_object(t);
 }
 
@@ -470,10 +479,9 @@ static json_t *progress_object(const struct migration_progress *p)
 char *rpc_progress_line(const struct machine *machine, const struct migration_progress *p)
 {
     static const char *const phases[] = {
-        [MIGRATION_CONNECTING] = "connecting",
-        [MIGRATION_COPYING] = "copying",
-        [MIGRATION_WRITING] = "writing",
-        [MIGRATION_HANDOVER] = "handover",
+        [MIGRATION_CONNECTING] = "connecting", [MIGRATION_COPYING] = "copying",
+        [MIGRATION_WRITING] = "writing",       [MIGRATION_HANDOVER] = "handover",
+        [MIGRATION_PACKING] = "packing",
     };
 
     return event_line(machine, p->kind == MIGRATION_MOVE ? "migrate" : "save", phases[p->phase],
@@ -525,6 +533,10 @@ char *rpc_ended_line(const struct machine *machine, const struct migration_repor
         [MIGRATION_SAVE] = {"saved", "save_failed"},
         [MIGRATION_MOVE] = {"migrated", "migrate_failed"},
     };
+    static const char *const found[] = {[MIGRATION_ALL] = "all",
+                                        [MIGRATION_BY_LOG] = "log",
+                                        [MIGRATION_BY_MAPPINGS] = "mappings",
+                                        [MIGRATION_BY_COMPARISON] = "comparison"};
     json_t *figures = json_pack(
         "{s:i, s:I, s:I, s:I, s:I}", "rounds", (int)report->rounds, "total_ns",
         (json_int_t)report->total_ns, "pause_ns", (json_int_t)report->pause_ns, "pause_bytes",
@@ -540,6 +552,8 @@ char *rpc_ended_line(const struct machine *machine, const struct migration_repor
     } else if (figures && !report->error.code) {
         json_object_set_new(figures, "data_bytes", json_integer((json_int_t)report->data_bytes));
         json_object_set_new(figures, "file_bytes", json_integer((json_int_t)report->file_bytes));
+        json_object_set_new(figures, "held_bytes", json_integer((json_int_t)report->held_bytes));
+        json_object_set_new(figures, "found", json_string(found[report->found]));
     }
     return event_line(machine, types[report->kind][report->error.code != 0],
                       report->error.code ? report->error.msg : "", figures);

@@ -9,6 +9,7 @@
  */
 #include <pthread.h>
 
+#include "changed.h"
 #include "rounds.h"
 #include "vmrun/migration.h"
 
@@ -46,9 +47,11 @@ struct job {
     uint64_t pause_ns, pause_pages;
 
     struct rounds *rounds;
-    bool paused; /* by us: to be undone when it fails */
-    bool gone;   /* it runs elsewhere, and never again here */
-    bool held;   /* the machine stands still while its last pages are copied */
+    bool log_on;   /* the log is on already, and what it has is wanted */
+    bool keep_log; /* leave it on when all went well */
+    bool paused;   /* by us: to be undone when it fails */
+    bool gone;     /* it runs elsewhere, and never again here */
+    bool held;     /* the machine stands still while its last pages are copied */
 };
 
 /* What travels beside the state, so that nobody misses it. */
@@ -68,6 +71,9 @@ struct migration {
     const struct migration_listener *listener;
     void *opaque;
     struct job *job; /* what is under way, or NULL */
+
+    /* What is known of RAM: that it is mapped from a file, and since which one the log is on. */
+    struct changed_mark origin, tracked;
 };
 
 /* Whether something new may begin. Errors: -EBUSY, something is under way, or the machine has ended
@@ -75,7 +81,8 @@ struct migration {
 int job_admit(const struct migration *migration, const char *what, struct error *err);
 /*
  * Begin: job is of the caller's own kind, zeroed but for ops and what these need; the machine's log
- * is on from here to the end. The sink is given the job. Freed in any case. Errors: -ENOMEM; KVM's.
+ * is on from here to the end, and nothing is tracked any more. The sink is given the job. Freed in
+ * any case. Errors: -ENOMEM; KVM's.
  */
 int job_start(struct migration *migration, struct job *job, const struct rounds_sink *sink,
               unsigned workers, struct error *err);

@@ -147,7 +147,7 @@ static bool settle(struct job *job)
     if (job->paused && job->report.error.code && machine_state(machine) == MACHINE_PAUSED &&
         machine_resume(machine, &err) < 0)
         log_warn("%s", err.msg);
-    if (machine_dirty_log(machine, false, &err) < 0)
+    if ((!job->keep_log || job->report.error.code) && machine_dirty_log(machine, false, &err) < 0)
         log_warn("the log of written pages stays on: %s", err.msg);
     job->report.rounds = job->progress.round;
     job->report.total_ns = loop_now_ns() - job->start_ns;
@@ -228,6 +228,11 @@ void migration_destroy(struct migration *migration)
     free(migration);
 }
 
+void migration_set_origin(struct migration *migration, const struct snapfile *file)
+{
+    changed_remember(&migration->origin, file);
+}
+
 int migration_cancel(struct migration *migration, struct error *err)
 {
     struct job *job = migration->job;
@@ -263,10 +268,11 @@ int job_start(struct migration *migration, struct job *job, const struct rounds_
     pthread_cond_init(&job->answered, NULL);
 
     r = rounds_create(migration->machine, sink, job, workers, &job->rounds, err);
-    if (r == 0)
+    if (r == 0 && !job->log_on)
         r = machine_dirty_log(migration->machine, true, err);
     if (r < 0)
         goto fail;
+    migration->tracked.known = false;
     r = thread_start(&job->thread, job->ops->thread, 0, work, job, err);
     if (r < 0) {
         (void)machine_dirty_log(migration->machine, false, &ignored);

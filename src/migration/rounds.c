@@ -24,7 +24,8 @@
 #define SMALL_PAGES 64 /* that many are left to the stop: 256 KiB */
 #define MAX_ROUNDS 60
 #define MAX_FLAT_ROUNDS 3
-#define ALONE_PAGES 2048 /* a round of fewer is not worth other threads */
+#define FORGET_PAGES 32768 /* at once: no vCPU is kept waiting for long */
+#define ALONE_PAGES 2048   /* a round of fewer is not worth other threads */
 
 #define TOUCHED \
     (UINT64_C(3) << 62) /* of a page in /proc/self/pagemap: in memory, or swapped out \
@@ -157,6 +158,35 @@ void rounds_owe_all(struct rounds *r)
             r->owed[i][pages / 64] = (UINT64_C(1) << pages % 64) - 1;
     }
     r->first = true;
+}
+
+void rounds_owe(struct rounds *r, unsigned region, const uint64_t *bitmap)
+{
+    for (size_t w = 0; w < words_of(r, region); w++)
+        r->owed[region][w] |= bitmap[w];
+}
+
+/* A machine has stale marks of its devices, and a new log says that everything was written. */
+int rounds_forget(struct rounds *r, struct error *err)
+{
+    for (unsigned i = 0; i < r->memory->count; i++) {
+        uint64_t pages = pages_of(r, i);
+        int result = machine_dirty_harvest(r->machine, i, r->fresh, err);
+
+        memset(r->fresh, 0xff, words_of(r, i) * sizeof(uint64_t));
+        if (pages % 64)
+            r->fresh[pages / 64] = (UINT64_C(1) << pages % 64) - 1;
+        for (uint64_t first = 0; result == 0 && first < pages; first += FORGET_PAGES) {
+            uint64_t left = pages - first;
+
+            result =
+                machine_dirty_clear(r->machine, i, first, left < FORGET_PAGES ? left : FORGET_PAGES,
+                                    r->fresh + first / 64, err);
+        }
+        if (result < 0)
+            return result;
+    }
+    return 0;
 }
 
 uint64_t rounds_owed(const struct rounds *r)

@@ -55,6 +55,10 @@ void rounds_destroy(struct rounds *rounds); /* NULL is fine */
 
 /* Everything is to be copied: the beginning. */
 void rounds_owe_all(struct rounds *rounds);
+/* Or: nothing is, but what is written from now on. Errors: KVM's. */
+int rounds_forget(struct rounds *rounds, struct error *err);
+/* These pages are to be copied, too. */
+void rounds_owe(struct rounds *rounds, unsigned region, const uint64_t *bitmap);
 /* Copy what is owed and not deferred; then see what was written. Errors: the sink's; KVM's. */
 int rounds_copy(struct rounds *rounds, struct rounds_round *ret_round, struct error *err);
 /*

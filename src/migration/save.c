@@ -18,6 +18,7 @@
 
 #define PROBE_NS UINT64_C(2000000)
 #define MOST_WORKERS 2u /* the kernel takes one write to a file at a time: one hashes meanwhile */
+#define PACKING_NS UINT64_C(100000000)
 #define STAGE_MIN_PAGES 1024 /* room for the last pages, as many as three times those left */
 #define STAGE_MAX_PAGES UINT64_C(65536)
 
@@ -33,6 +34,10 @@ struct save {
     struct writer state, cpuid;
     struct job_extras extras;
     char *description;
+
+    struct changed changed;
+    bool track, compress;
+    struct changed_mark written; /* the file, when it is there */
 
     uint8_t *stage;
     struct staged *staged;
@@ -54,11 +59,13 @@ static struct machine *machine_of(const struct save *save)
 static int put(void *opaque, unsigned worker, const struct rounds_chunk *chunk, struct error *err)
 {
     struct save *save = opaque;
-    uint64_t at = 0, length;
+    uint64_t bits[ROUNDS_CHUNK_WORDS], at = 0, length;
     int r = 0;
 
-    (void)worker;
-    for (; r == 0 && rounds_next_run(chunk->bits, &at, chunk->pages, &length); at += length)
+    memcpy(bits, chunk->bits, sizeof(bits));
+    if (save->changed.comparing)
+        r = changed_compare(&save->changed, worker, chunk, bits, err);
+    for (; r == 0 && rounds_next_run(bits, &at, chunk->pages, &length); at += length)
         r = snapfile_put_pages(save->file, chunk->region, (chunk->first + at) * GUEST_PAGE_SIZE,
                                chunk->host + at * GUEST_PAGE_SIZE, length * GUEST_PAGE_SIZE, err);
     return r;
@@ -72,14 +79,15 @@ static int tick(void *opaque, struct error *err)
 }
 
 static const struct rounds_sink sink = {.put = put, .tick = tick, .starts_zero = true};
+/* What is zero here may be something else there. */
+static const struct rounds_sink sink_on_base = {.put = put, .tick = tick};
 
 static int copy_rounds(struct save *save, struct error *err)
 {
     struct rounds_plan plan = {0};
     enum rounds_next next = ROUNDS_COPY;
-    int r = 0;
+    int r = changed_begin(&save->changed, save->job.rounds, machine_memory(machine_of(save)), err);
 
-    rounds_owe_all(save->job.rounds);
     while (r == 0 && next != ROUNDS_STOP) {
         struct rounds_round round;
 
@@ -87,6 +95,7 @@ static int copy_rounds(struct save *save, struct error *err)
             r = rounds_probe(save->job.rounds, PROBE_NS, err);
         if (r == 0)
             r = job_copy_round(&save->job, &round, err);
+        save->changed.comparing = false;
         if (r == 0)
             next = rounds_plan_next(&plan, &round);
     }
@@ -245,16 +254,38 @@ static int write_sections(struct save *save, struct error *err)
     return r;
 }
 
+static bool tell_packed(void *opaque, uint64_t done, uint64_t all)
+{
+    struct job *job = opaque;
+
+    job->progress.phase = MIGRATION_PACKING;
+    job->progress.round_bytes = all;
+    job->progress.done_bytes = done;
+    job_tell_progress(job, PACKING_NS);
+    return !job_cancelled(job);
+}
+
 static int publish(struct save *save, struct error *err)
 {
+    struct migration_report *report = &save->job.report;
     struct snapfile_writer *file = save->file;
     struct snapfile_written written;
+    int r;
 
     save->file = NULL; /* done with in any case */
-    if (snapfile_publish(file, &written, err) < 0)
-        return -err->code;
-    save->job.report.data_bytes = written.data_bytes;
-    save->job.report.file_bytes = written.file_bytes;
+    if (save->compress)
+        r = snapfile_publish_archive(file, tell_packed, &save->job, &written, err);
+    else
+        r = snapfile_publish(file, &written, err);
+    if (r < 0)
+        return r;
+    report->data_bytes = written.data_bytes;
+    report->file_bytes = written.file_bytes;
+    report->held_bytes = written.held_bytes;
+    report->found = save->changed.how;
+    save->written.known = true;
+    save->written.checksum = written.ram_checksum;
+    memcpy(save->written.id, written.id, sizeof(written.id));
     return 0;
 }
 
@@ -290,6 +321,8 @@ static bool settle(struct job *job)
 
     snapfile_abandon(save->file); /* before anybody is told that there is none */
     save->file = NULL;
+    if (save->track && !job->report.error.code)
+        job->migration->tracked = save->written;
     return save->stop && !job->report.error.code;
 }
 
@@ -298,6 +331,7 @@ static void free_save(struct job *job)
     struct save *save = save_of(job);
 
     snapfile_abandon(save->file);
+    changed_close(&save->changed);
     free(save->state.data);
     free(save->cpuid.data);
     job_free_extras(&save->extras);
@@ -313,6 +347,9 @@ static int open_file(struct save *save, struct machine *machine,
     const struct guest_memory *mem = machine_memory(machine);
     struct snapfile_region regions[MEMORY_MAX_REGIONS];
 
+    if (save->changed.base)
+        return snapfile_create_on(params->path, params->replace, save->changed.base, &save->file,
+                                  err);
     for (unsigned i = 0; i < mem->count; i++)
         regions[i] =
             (struct snapfile_region){.gpa = mem->regions[i].gpa, .size = mem->regions[i].size};
@@ -326,6 +363,23 @@ static unsigned workers(void)
     return cpus < (long)MOST_WORKERS ? 1 : MOST_WORKERS;
 }
 
+static int open_base(struct save *save, const struct migration *migration,
+                     const struct migration_save *params, struct error *err)
+{
+    struct changed *changed = &save->changed;
+
+    if (!params->base)
+        return 0;
+    if (changed_open(changed, params->base, machine_memory(migration->machine), workers(), err) < 0)
+        return -err->code;
+    if (changed_is_mark(&migration->origin, changed->base))
+        changed->how = MIGRATION_BY_MAPPINGS;
+    if (changed_is_mark(&migration->tracked, changed->base))
+        changed->how = MIGRATION_BY_LOG;
+    save->job.log_on = changed->how == MIGRATION_BY_LOG;
+    return 0;
+}
+
 int migration_save(struct migration *migration, const struct migration_save *params,
                    struct error *err)
 {
@@ -336,7 +390,13 @@ int migration_save(struct migration *migration, const struct migration_save *par
         return error_set(err, ENOMEM, "out of memory");
     save->job.ops = &save_ops;
     save->stop = params->stop;
+    save->track = save->job.keep_log = params->track;
+    save->compress = params->compress;
     r = job_admit(migration, "save", err);
+    if (r == 0 && params->stop && params->track)
+        r = error_set(err, EINVAL, "a machine that ends cannot be tracked: either stop or track");
+    if (r == 0)
+        r = open_base(save, migration, params, err);
     if (r == 0)
         r = open_file(save, migration->machine, params, err);
     if (r == 0)
@@ -346,5 +406,6 @@ int migration_save(struct migration *migration, const struct migration_save *par
         free(save);
         return r;
     }
-    return job_start(migration, &save->job, &sink, workers(), err);
+    return job_start(migration, &save->job, save->changed.base ? &sink_on_base : &sink, workers(),
+                     err);
 }

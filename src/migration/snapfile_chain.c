@@ -62,8 +62,8 @@ static int check_base(const struct snapfile *file, const struct snapfile *base, 
 
     if (memcmp(base->super.id, file->super.parent, SNAPFILE_ID_BYTES) != 0)
         return error_set(err, ESTALE, "is another snapshot by now");
-    if (base->super.checksum != file->parent.checksum)
-        return error_set(err, ESTALE, "is not as it was then");
+    if (base->ram_checksum != file->parent.checksum)
+        return error_set(err, ESTALE, "its RAM is not what it was");
     for (unsigned i = 0; same && i < a->count; i++)
         same = a->regions[i].gpa == b->regions[i].gpa && a->regions[i].size == b->regions[i].size;
     return same ? 0 : error_set(err, EPROTO, "has other memory");

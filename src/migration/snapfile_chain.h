@@ -22,7 +22,7 @@ struct snapfile {
     struct snapfile_parent parent;
     char *parent_name;
     struct snapfile *base;
-    uint64_t zero_sum;
+    uint64_t zero_sum, ram_checksum;
 };
 
 /* page: in a chunk. */

@@ -99,6 +99,18 @@ bool snapfile_is_own(const char *name)
     return false;
 }
 
+uint64_t snapfile_ram_checksum(const struct snapfile_entry *entries, unsigned count)
+{
+    uint64_t sums[OWN];
+    size_t found = 0;
+
+    for (size_t own = 0; own < OWN; own++)
+        for (unsigned i = 0; i < count; i++)
+            if (strcmp(entries[i].name, known[own]) == 0)
+                sums[found++] = entries[i].checksum;
+    return snapfile_hash_of_hashes(sums, found);
+}
+
 bool snapfile_is_known(const char *name)
 {
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
@@ -109,7 +121,7 @@ bool snapfile_is_known(const char *name)
 
 /* Superblock */
 
-void snapfile_put_superblock(struct snapfile_superblock *super, uint8_t *block)
+void snapfile_put_superblock(const struct snapfile_superblock *super, uint8_t *block)
 {
     memset(block, 0, SNAPFILE_PAGE);
     memcpy(block + AT_MAGIC, magic, sizeof(magic));
@@ -127,8 +139,7 @@ void snapfile_put_superblock(struct snapfile_superblock *super, uint8_t *block)
     snapfile_put_le(block + AT_TABLE_BYTES, super->table_bytes, 8);
     snapfile_put_le(block + AT_TABLE_CHECKSUM, super->table_checksum, 8);
     snapfile_put_le(block + AT_FILE_BYTES, super->file_bytes, 8);
-    super->checksum = snapfile_hash(block, SUPERBLOCK_CHECKSUM);
-    snapfile_put_le(block + SUPERBLOCK_CHECKSUM, super->checksum, 8);
+    snapfile_put_le(block + SUPERBLOCK_CHECKSUM, snapfile_hash(block, SUPERBLOCK_CHECKSUM), 8);
 }
 
 void snapfile_change_superblock(uint8_t *block, uint64_t table_bytes, uint64_t table_checksum,
@@ -173,13 +184,13 @@ int snapfile_get_superblock(const uint8_t *block, struct snapfile_superblock *re
         .table_bytes = snapfile_get_le(block + AT_TABLE_BYTES, 8),
         .table_checksum = snapfile_get_le(block + AT_TABLE_CHECKSUM, 8),
         .file_bytes = snapfile_get_le(block + AT_FILE_BYTES, 8),
-        .checksum = snapfile_get_le(block + SUPERBLOCK_CHECKSUM, 8),
     };
     int r;
 
     if (memcmp(block + AT_MAGIC, magic, sizeof(magic)) != 0)
         return error_set(err, EPROTO, "superblock: not a snapshot of vmrun");
-    if (super.checksum != snapfile_hash(block, SUPERBLOCK_CHECKSUM))
+    if (snapfile_get_le(block + SUPERBLOCK_CHECKSUM, 8) !=
+        snapfile_hash(block, SUPERBLOCK_CHECKSUM))
         return error_set(err, EPROTO, "superblock: checksum does not match");
     r = check_version(block, err);
     if (r < 0)

@@ -35,7 +35,6 @@ struct snapfile_superblock {
     uint64_t created_ns;
     uint64_t table_bytes, table_checksum;
     uint64_t file_bytes;
-    uint64_t checksum; /* its own: through the table's it stands for all that the file is */
 };
 
 struct snapfile_entry {
@@ -70,11 +69,8 @@ uint64_t snapfile_hash_of_hashes(const uint64_t *hashes, size_t count);
 void snapfile_put_le(uint8_t *at, uint64_t value, unsigned size);
 uint64_t snapfile_get_le(const uint8_t *at, unsigned size);
 
-/*
- * block: SNAPFILE_PAGE bytes. put fills in super->checksum. Errors of get: -EPROTO, -ENOTSUP; the
- * caller adds the file's name.
- */
-void snapfile_put_superblock(struct snapfile_superblock *super, uint8_t *block);
+/* block: SNAPFILE_PAGE bytes. Errors of get: -EPROTO, -ENOTSUP; the caller adds the file's name. */
+void snapfile_put_superblock(const struct snapfile_superblock *super, uint8_t *block);
 int snapfile_get_superblock(const uint8_t *block, struct snapfile_superblock *ret_super,
                             struct error *err);
 
@@ -88,6 +84,11 @@ void snapfile_put_table(const struct snapfile_entry *entries, unsigned count, ui
 int snapfile_get_table(const uint8_t *page, const struct snapfile_superblock *super,
                        struct snapfile_entry *ret_entries, unsigned *ret_count, struct error *err);
 
+/*
+ * What stands for RAM as a file has it, wherever its other sections lie and whatever they say: the
+ * checksum of those of "memory", "chunks", "base" and "pages", as far as it has them.
+ */
+uint64_t snapfile_ram_checksum(const struct snapfile_entry *entries, unsigned count);
 /* Is a section of that name one that this folder writes itself? */
 bool snapfile_is_own(const char *name);
 /* A name: 1 to 15 of a-z, 0-9, '.', '-' and '_'. */

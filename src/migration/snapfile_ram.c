@@ -51,7 +51,7 @@ bool snapfile_same_chunk(const struct snapfile *a, uint64_t chunk_a, const struc
         a = a->base;
     while (b->base && !holds_any(b, chunk_b))
         b = b->base;
-    if (a->super.checksum == b->super.checksum && chunk_a == chunk_b)
+    if (a->ram_checksum == b->ram_checksum && chunk_a == chunk_b)
         return memcmp(a->super.id, b->super.id, SNAPFILE_ID_BYTES) == 0;
     return !a->pages && !b->pages && checksum_of(a, chunk_a) == checksum_of(b, chunk_b);
 }

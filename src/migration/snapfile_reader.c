@@ -249,6 +249,7 @@ int snapfile_open_fd(int fd, const char *name, struct snapfile **ret_file, struc
         r = take_memory(file, err);
     if (r == 0)
         r = take_base(file, err);
+    file->ram_checksum = snapfile_ram_checksum(file->entries, file->count);
     if (r == 0)
         r = check_gaps(file, err);
     if (r < 0)

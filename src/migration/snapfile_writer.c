@@ -166,7 +166,7 @@ int snapfile_create_on(const char *path, bool replace, const struct snapfile *ba
     if (r < 0)
         goto fail;
     memcpy(w->base, base->super.id, SNAPFILE_ID_BYTES);
-    snapfile_put_le(w->base + SNAPFILE_ID_BYTES, base->super.checksum, 8);
+    snapfile_put_le(w->base + SNAPFILE_ID_BYTES, base->ram_checksum, 8);
     memcpy(w->parent, base->super.id, SNAPFILE_ID_BYTES);
     w->partial = true;
     w->architecture = base->super.architecture;
@@ -378,7 +378,12 @@ static void tell_written(const struct snapfile_writer *w, uint64_t file_bytes,
     *ret_written = (struct snapfile_written){.file_bytes = file_bytes};
     for (unsigned i = 0; i < w->map.count; i++)
         ret_written->data_bytes += w->map.data_bytes[i];
+    for (unsigned i = 0; !w->pages && i < w->map.count; i++)
+        ret_written->held_bytes += w->map.regions[i].size;
+    for (uint64_t i = 0; w->pages && i < w->map.chunks * SNAPFILE_PAGES_BYTES; i++)
+        ret_written->held_bytes += (uint64_t)__builtin_popcount(w->pages[i]) * SNAPFILE_PAGE;
     memcpy(ret_written->id, w->id, sizeof(w->id));
+    ret_written->ram_checksum = snapfile_ram_checksum(w->entries, w->count);
 }
 
 int snapfile_publish(struct snapfile_writer *w, struct snapfile_written *ret_written,

@@ -185,10 +185,14 @@ static void a_save_is_told_to_subscribers_with_its_figures(void **state)
     assert_int_equal(json_integer_value(json_object_get(event, "pause_ns")), 3000000);
     assert_int_equal(json_integer_value(json_object_get(event, "data_bytes")), 12288);
     assert_int_equal(json_integer_value(json_object_get(event, "file_bytes")), 16384);
+    assert_int_equal(json_integer_value(json_object_get(event, "held_bytes")), 20480);
+    assert_string_equal(json_string_value(json_object_get(event, "found")), "log");
     assert_null(json_object_get(event, "errno"));
     json_decref(event);
     assert_non_null(strstr(control_bench_hear(fd), "\"result\":{\"state\":\"running\"}"));
     assert_string_equal(bench->migration.path, "/tmp/x");
+    assert_string_equal(bench->migration.base, "");
+    assert_false(bench->migration.track || bench->migration.compress);
     assert_true(bench->migration.replace);
     assert_true(bench->migration.stop);
     close(fd);
@@ -205,10 +209,13 @@ static void a_save_that_is_cancelled_has_failed(void **state)
     control_bench_say(fd, cancel);
     control_bench_expect_error(control_bench_hear(fd), -32000, "nothing is under way");
     control_bench_say(fd, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.save\",\"params\":"
-                          "{\"path\":\"/tmp/x\"}}\n");
+                          "{\"path\":\"/tmp/x\",\"base\":\"/tmp/w\",\"track\":true,"
+                          "\"compress\":true}}\n");
     json_decref(event_of(control_bench_hear(fd), "save"));
     assert_non_null(strstr(control_bench_hear(fd), "\"id\":1,\"result\""));
     assert_false(bench->migration.replace);
+    assert_string_equal(bench->migration.base, "/tmp/w");
+    assert_true(bench->migration.track && bench->migration.compress);
     control_bench_say(fd, cancel);
     event = event_of(control_bench_hear(fd), "save_failed");
     assert_string_equal(json_string_value(json_object_get(event, "detail")), "cancelled");
@@ -282,7 +289,9 @@ static void a_save_without_a_usable_path_is_refused(void **state)
         {",\"params\":{\"path\":7}", "vm.save takes", -32602},
         {",\"params\":{\"path\":\"/x\",\"now\":true}", "vm.save takes", -32602},
         {",\"params\":{\"path\":\"/x\",\"stop\":1}", "vm.save takes", -32602},
-        {",\"params\":{\"path\":\"x\"}", "must begin with /", -32602},
+        {",\"params\":{\"path\":\"/x\",\"base\":true}", "vm.save takes", -32602},
+        {",\"params\":{\"path\":\"x\"}", "path\\\" must begin with /", -32602},
+        {",\"params\":{\"path\":\"/x\",\"base\":\"y\"}", "base\\\" must begin with /", -32602},
         {",\"params\":{\"path\":\"/full\"}", "exists; --force", -32000},
     };
     int fd = control_bench_dial(*state);

@@ -217,6 +217,31 @@ static void zeroed_pages_of_a_mapped_file_are_zero_and_the_file_is_as_it_was(voi
     close(fd);
 }
 
+static void pages_of_a_mapped_file_that_were_written_are_told(void **state)
+{
+    struct guest_memory *mem = *state;
+    uint64_t bitmaps[2][4 * MIB / 4096 / 64] = {{0}}, expected[16] = {0};
+    int fd = memfd_create("file", MFD_CLOEXEC);
+    struct error err;
+    uint8_t byte;
+
+    assert_int_equal(ftruncate(fd, 4 * MIB), 0);
+    assert_int_equal(guest_memory_find_copies(mem, 1, false, bitmaps[0], &err), -ENOTSUP);
+    assert_int_equal(guest_memory_map_file(mem, 1, fd, 0, &err), 0);
+    for (uint64_t page = 0; page < 100; page++) /* to read is not to write */
+        assert_int_equal(guest_memory_read(mem, 4 * GIB + page * PAGE, &byte, 1), 0);
+    for (uint64_t page = 7; page < 200; page += page % 3 ? 1 : 5) {
+        assert_int_equal(guest_memory_write(mem, 4 * GIB + page * PAGE, "x", 1), 0);
+        expected[page / 64] |= UINT64_C(1) << page % 64;
+    }
+    for (unsigned old_way = 0; old_way < 2; old_way++) {
+        if (guest_memory_find_copies(mem, 1, old_way, bitmaps[old_way], &err) < 0)
+            fail_msg("%s", err.msg);
+        assert_memory_equal(bitmaps[old_way], expected, sizeof(expected));
+    }
+    close(fd);
+}
+
 static void zeroed_pages_are_given_back_to_the_host(void **state)
 {
     struct guest_memory *mem = *state;
@@ -352,6 +377,8 @@ int main(void)
          zeroed_pages_are_given_back_to_the_host, setup_memfd, teardown, NULL},
         cmocka_unit_test_setup_teardown(
             zeroed_pages_of_a_mapped_file_are_zero_and_the_file_is_as_it_was, setup, teardown),
+        cmocka_unit_test_setup_teardown(pages_of_a_mapped_file_that_were_written_are_told, setup,
+                                        teardown),
         {"zeroed_pages_of_a_file_in_place_of_a_memfd_are_zero",
          zeroed_pages_of_a_mapped_file_are_zero_and_the_file_is_as_it_was, setup_memfd, teardown,
          NULL},

@@ -134,6 +134,9 @@ int migration_save(struct migration *m, const struct migration_save *save, struc
     snprintf(m->path, sizeof(m->path), "%s", save->path);
     m->replace = save->replace;
     m->stop = save->stop;
+    m->track = save->track;
+    m->compress = save->compress;
+    snprintf(m->base, sizeof(m->base), "%s", save->base ? save->base : "");
     m->under_way = true;
     m->listener->progress(m->opaque, &(struct migration_progress){.phase = MIGRATION_COPYING,
                                                                   .round = 1,
@@ -144,7 +147,9 @@ int migration_save(struct migration *m, const struct migration_save *save, struc
         m->listener->ended(m->opaque, &(struct migration_report){.rounds = 2,
                                                                  .pause_ns = 3000000,
                                                                  .data_bytes = 12288,
-                                                                 .file_bytes = 16384});
+                                                                 .file_bytes = 16384,
+                                                                 .held_bytes = 20480,
+                                                                 .found = MIGRATION_BY_LOG});
     }
     return 0;
 }

@@ -37,7 +37,8 @@ struct migration {
     void *opaque;
     bool under_way;
     char path[64]; /* of the last save */
-    bool replace, stop;
+    char base[64];
+    bool replace, stop, track, compress;
 };
 
 struct control_bench {

@@ -1,0 +1,520 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Saving what changed since an earlier snapshot, before a machine that is a fake: whichever way it
+ * is known, the chain holds what RAM held when the machine was held.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "folder.h"
+#include "vmrun/memory.h"
+#include "vmrun/migration.h"
+#include "vmrun/snapfile.h"
+
+#define MIB (UINT64_C(1) << 20)
+#define LOW (8 * MIB)
+#define SIZE (11 * MIB) /* the upper region's chunks do not fill it */
+#define HOLE_END (UINT64_C(4) << 30)
+#define PAGE GUEST_PAGE_SIZE
+#define PAGES (SIZE / PAGE)
+
+struct machine {
+    struct guest_memory *memory;
+    bool held, logging;
+    uint64_t *log[2];
+    unsigned stamp;
+    unsigned writes; /* pages from 1000 on, at each look at the log */
+    int state_fails;
+    uint8_t *held_ram;
+};
+
+static struct bench {
+    struct machine machine;
+    struct loop *loop;
+    struct migration *migration;
+    struct migration_report report;
+    unsigned packing;
+} bench;
+
+/* The guest, which is seen by the log, and a device, which marks what it wrote. */
+
+static uint64_t gpa_of(uint64_t page)
+{
+    return page * PAGE < LOW ? page * PAGE : page * PAGE - LOW + HOLE_END;
+}
+
+static uint8_t *page_at(const struct machine *m, uint64_t page)
+{
+    return guest_memory_at(m->memory, gpa_of(page), PAGE);
+}
+
+static void write_page(struct machine *m, uint64_t page)
+{
+    unsigned region = page * PAGE < LOW ? 0 : 1;
+    uint64_t bit = page - (region ? LOW / PAGE : 0);
+
+    memset(page_at(m, page), (int)(++m->stamp % 255 + 1), PAGE / 2);
+    if (m->logging)
+        m->log[region][bit / 64] |= UINT64_C(1) << bit % 64;
+}
+
+static void clear_page(struct machine *m, uint64_t page)
+{
+    write_page(m, page);
+    memset(page_at(m, page), 0, PAGE);
+}
+
+static void write_by_device(struct machine *m, uint64_t page)
+{
+    uint8_t data[16] = {(uint8_t)++m->stamp, 1};
+
+    assert_int_equal(guest_memory_write(m->memory, gpa_of(page), data, sizeof(data)), 0);
+}
+
+/* The machine */
+
+const char *machine_state_name(enum machine_state state)
+{
+    (void)state;
+    return "something";
+}
+
+enum machine_state machine_state(const struct machine *m)
+{
+    (void)m;
+    return MACHINE_RUNNING;
+}
+
+struct guest_memory *machine_memory(struct machine *m)
+{
+    return m->memory;
+}
+
+int machine_dirty_log(struct machine *m, bool on, struct error *err)
+{
+    (void)err;
+    m->logging = on;
+    for (unsigned i = 0; on && i < 2; i++)
+        memset(m->log[i], 0xff, m->memory->regions[i].size / PAGE / 8);
+    return 0;
+}
+
+int machine_dirty_harvest(struct machine *m, unsigned region, uint64_t *bitmap, struct error *err)
+{
+    (void)err;
+    assert_true(m->logging);
+    for (unsigned i = 0; region == 0 && !m->held && i < m->writes; i++)
+        write_page(m, 1000 + i);
+    for (uint64_t i = 0; i < m->memory->regions[region].size / PAGE / 64; i++)
+        bitmap[i] |= m->log[region][i];
+    guest_memory_harvest_dirty(m->memory, region, bitmap);
+    return 0;
+}
+
+int machine_dirty_clear(struct machine *m, unsigned region, uint64_t first_page, uint64_t pages,
+                        const uint64_t *bitmap, struct error *err)
+{
+    (void)err;
+    assert_int_equal(first_page % 64, 0);
+    for (uint64_t i = 0; i < pages / 64; i++)
+        m->log[region][first_page / 64 + i] &= ~bitmap[i];
+    return 0;
+}
+
+static void keep_ram(struct machine *m)
+{
+    for (uint64_t page = 0; page < PAGES; page++)
+        memcpy(m->held_ram + page * PAGE, page_at(m, page), PAGE);
+}
+
+int machine_hold(struct machine *m, struct error *err)
+{
+    (void)err;
+    m->held = true;
+    return 0;
+}
+
+void machine_release(struct machine *m)
+{
+    for (unsigned i = 0; m->held && i < m->writes; i++)
+        write_page(m, 2000 + i); /* after the stop: in the next file, if there is one */
+    m->held = false;
+}
+
+int machine_pause(struct machine *m, struct error *err)
+{
+    (void)m, (void)err;
+    return 0;
+}
+
+int machine_resume(struct machine *m, struct error *err)
+{
+    (void)m, (void)err;
+    return 0;
+}
+
+void machine_kill(struct machine *m)
+{
+    (void)m;
+    loop_stop(bench.loop);
+}
+
+int machine_save_state(struct machine *m, struct writer *w, struct error *err)
+{
+    put_bytes(w, "state", 5);
+    keep_ram(m);
+    return m->state_fails ? error_set(err, m->state_fails, "vcpu0 does not say") : 0;
+}
+
+int machine_save_cpuid(const struct machine *m, struct writer *w, struct error *err)
+{
+    (void)m, (void)err;
+    put_bytes(w, "cpuid", 5);
+    return 0;
+}
+
+int machine_describe(const struct machine *m, char **ret_text, struct error *err)
+{
+    (void)m, (void)err;
+    *ret_text = strdup("{}");
+    return 0;
+}
+
+int machine_sync_disks(struct machine *m, struct error *err)
+{
+    (void)m, (void)err;
+    return 0;
+}
+
+/* The bench */
+
+static void take_progress(void *opaque, const struct migration_progress *progress)
+{
+    (void)opaque;
+    bench.packing += progress->phase == MIGRATION_PACKING;
+}
+
+static void take_end(void *opaque, const struct migration_report *report)
+{
+    (void)opaque;
+    bench.report = *report;
+    loop_stop(bench.loop);
+}
+
+static const struct migration_listener listener = {take_progress, take_end};
+
+static int setup(void **state)
+{
+    const struct memory_layout layout = {.size = SIZE, .hole_start = LOW, .hole_end = HOLE_END};
+    struct error err;
+
+    if (folder_enter(state) < 0)
+        return -1;
+    bench = (struct bench){.machine.held_ram = malloc(SIZE)};
+    if (guest_memory_create(&layout, &bench.machine.memory, &err) < 0 ||
+        loop_create(&bench.loop, &err) < 0 ||
+        migration_create(&bench.machine, bench.loop, &bench.migration, &err) < 0)
+        return -1;
+    for (unsigned i = 0; i < 2; i++)
+        bench.machine.log[i] = calloc(PAGES / 64, 8);
+    for (uint64_t page = 0; page < PAGES; page += 3)
+        write_page(&bench.machine, page);
+    migration_set_listener(bench.migration, &listener, NULL);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    migration_destroy(bench.migration);
+    loop_destroy(bench.loop);
+    guest_memory_destroy(bench.machine.memory);
+    free(bench.machine.log[0]);
+    free(bench.machine.log[1]);
+    free(bench.machine.held_ram);
+    return folder_leave(state);
+}
+
+static void run_save(const struct migration_save *params)
+{
+    struct error err;
+
+    if (migration_save(bench.migration, params, &err) < 0)
+        fail_msg("%s", err.msg);
+    assert_int_equal(loop_run(bench.loop, &err), 0);
+    if (bench.report.error.code)
+        fail_msg("%s", bench.report.error.msg);
+}
+
+/* The chain is what RAM was, page by page. */
+static void expect_saved(const char *path)
+{
+    uint8_t *chunk = malloc(SNAPFILE_CHUNK_BYTES);
+    struct snapfile *file;
+    struct error err;
+    uint64_t page = 0;
+
+    assert_non_null(chunk);
+    if (snapfile_open(path, &file, &err) < 0)
+        fail_msg("%s", err.msg);
+    for (uint64_t i = 0; i < snapfile_chunks(file); i++) {
+        uint64_t gpa, bytes;
+
+        snapfile_chunk_range(file, i, &gpa, &bytes);
+        if (snapfile_verify_chunk(file, i, chunk, &err) < 0)
+            fail_msg("%s", err.msg);
+        for (uint64_t at = 0; at < bytes; at += PAGE, page++)
+            if (memcmp(chunk + at, bench.machine.held_ram + page * PAGE, PAGE) != 0)
+                fail_msg("page %llu is not as it was", (unsigned long long)page);
+    }
+    assert_int_equal(page, PAGES);
+    snapfile_close(file);
+    free(chunk);
+}
+
+static void save_on(const char *path, const char *base, bool track, enum migration_found how)
+{
+    run_save(&(struct migration_save){.path = path, .base = base, .track = track});
+    expect_saved(path);
+    assert_int_equal(bench.report.found, how);
+    assert_int_equal(bench.machine.logging, track);
+}
+
+/* 8 pages: of both regions, one that became zero, one that a device wrote, some in a row. */
+static void change_some(struct machine *m)
+{
+    static const uint64_t pages[] = {1, 2, 3, 700, LOW / PAGE, PAGES - 1};
+
+    for (size_t i = 0; i < sizeof(pages) / sizeof(pages[0]); i++)
+        write_page(m, pages[i]);
+    clear_page(m, 9);
+    write_by_device(m, 1500);
+}
+
+/* Tests */
+
+static void all_is_compared_with_a_base_of_which_nothing_else_is_known(void **state)
+{
+    (void)state;
+    save_on("base", NULL, false, MIGRATION_ALL);
+    assert_int_equal(bench.report.held_bytes, SIZE);
+    change_some(&bench.machine);
+    guest_memory_mark_dirty(bench.machine.memory, 0, 4 * MIB); /* written, but as it was */
+    save_on("file", "base", false, MIGRATION_BY_COMPARISON);
+    assert_int_equal(bench.report.held_bytes, 8 * PAGE);
+    assert_int_equal(bench.report.data_bytes, 7 * PAGE);
+    save_on("next", "file", false, MIGRATION_BY_COMPARISON);
+    assert_int_equal(bench.report.held_bytes, 0);
+}
+
+static void what_a_guest_writes_meanwhile_is_in_the_file(void **state)
+{
+    (void)state;
+    save_on("base", NULL, false, MIGRATION_ALL);
+    change_some(&bench.machine);
+    bench.machine.writes = 100;
+    save_on("file", "base", false, MIGRATION_BY_COMPARISON);
+    assert_int_equal(bench.report.held_bytes, 108 * PAGE);
+}
+
+static void a_log_that_was_kept_on_says_what_changed(void **state)
+{
+    (void)state;
+    bench.machine.writes = 10;
+    save_on("base", NULL, true, MIGRATION_ALL);
+    change_some(&bench.machine);
+    save_on("one", "base", true, MIGRATION_BY_LOG);
+    /* What was written when the first save was nearly done is there again. */
+    assert_in_range(bench.report.held_bytes, 28 * PAGE, 100 * PAGE);
+    write_page(&bench.machine, 5);
+    save_on("two", "one", false, MIGRATION_BY_LOG);
+    write_page(&bench.machine, 6);
+    save_on("three", "two", false, MIGRATION_BY_COMPARISON);
+}
+
+static void a_log_since_another_file_says_nothing(void **state)
+{
+    (void)state;
+    save_on("base", NULL, false, MIGRATION_ALL);
+    write_page(&bench.machine, 5);
+    save_on("other", NULL, true, MIGRATION_ALL);
+    write_page(&bench.machine, 8);
+    save_on("file", "base", false, MIGRATION_BY_COMPARISON);
+    assert_int_equal(bench.report.held_bytes, 2 * PAGE);
+    /* It has given way to this one. */
+    write_page(&bench.machine, 11);
+    save_on("late", "other", false, MIGRATION_BY_COMPARISON);
+}
+
+static void a_save_that_fails_ends_the_tracking_and_costs_no_page(void **state)
+{
+    const struct migration_save params = {.path = "failed", .base = "base", .track = true};
+    struct error err;
+
+    (void)state;
+    save_on("base", NULL, true, MIGRATION_ALL);
+    change_some(&bench.machine);
+    bench.machine.state_fails = EIO;
+    assert_int_equal(migration_save(bench.migration, &params, &err), 0);
+    assert_int_equal(loop_run(bench.loop, &err), 0);
+    assert_int_equal(bench.report.error.code, EIO);
+    assert_false(bench.machine.logging);
+    assert_int_equal(access("failed", F_OK), -1);
+    bench.machine.state_fails = 0;
+    save_on("file", "base", false, MIGRATION_BY_COMPARISON);
+    assert_int_equal(bench.report.held_bytes, 8 * PAGE);
+}
+
+static void one_that_cannot_begin_does_not(void **state)
+{
+    struct error err;
+
+    (void)state;
+    save_on("base", NULL, true, MIGRATION_ALL);
+    change_some(&bench.machine);
+    assert_int_equal(
+        migration_save(bench.migration,
+                       &(struct migration_save){.path = "base", .base = "base", .replace = true},
+                       &err),
+        -EINVAL);
+    assert_string_equal(err.msg, "base: is what the new file would build on");
+    assert_int_equal(migration_save(bench.migration,
+                                    &(struct migration_save){.path = "x", .base = "none"}, &err),
+                     -ENOENT);
+    assert_int_equal(
+        migration_save(bench.migration,
+                       &(struct migration_save){.path = "x", .stop = true, .track = true}, &err),
+        -EINVAL);
+    assert_true(bench.machine.logging);
+    save_on("file", "base", false, MIGRATION_BY_LOG);
+}
+
+/* As a machine is that was restored lazily. */
+static void map_from(const char *path, struct snapfile **ret_file)
+{
+    struct error err;
+
+    assert_int_equal(snapfile_open(path, ret_file, &err), 0);
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(guest_memory_map_file(bench.machine.memory, i, snapfile_fd(*ret_file),
+                                               snapfile_ram_offset(*ret_file, i), &err),
+                         0);
+    migration_set_origin(bench.migration, *ret_file);
+}
+
+static void linux_says_what_changed_of_ram_that_is_mapped(void **state)
+{
+    struct snapfile *file;
+
+    (void)state;
+    save_on("base", NULL, false, MIGRATION_ALL);
+    map_from("base", &file);
+    for (uint64_t page = 0; page < PAGES; page++)
+        bench.machine.stamp += *page_at(&bench.machine, page); /* to read is no change */
+    change_some(&bench.machine);
+    save_on("one", "base", false, MIGRATION_BY_MAPPINGS);
+    assert_int_equal(bench.report.held_bytes, 8 * PAGE);
+
+    /* The next one has what this one has, and more. */
+    write_page(&bench.machine, 20);
+    bench.machine.writes = 50;
+    save_on("two", "base", false, MIGRATION_BY_MAPPINGS);
+    assert_int_equal(bench.report.held_bytes, 59 * PAGE);
+    bench.machine.writes = 0;
+    save_on("three", "two", false, MIGRATION_BY_COMPARISON);
+    save_on("four", "base", true, MIGRATION_BY_MAPPINGS);
+    write_page(&bench.machine, 30);
+    save_on("five", "four", false, MIGRATION_BY_LOG);
+    snapfile_close(file);
+}
+
+static void a_base_with_other_memory_is_refused(void **state)
+{
+    const struct snapfile_region regions[] = {{0, LOW}};
+    struct snapfile_written written;
+    struct snapfile_writer *writer;
+    struct error err;
+
+    (void)state;
+    assert_int_equal(snapfile_create("other", false, regions, 1, &writer, &err), 0);
+    assert_int_equal(snapfile_publish(writer, &written, &err), 0);
+    assert_int_equal(migration_save(bench.migration,
+                                    &(struct migration_save){.path = "x", .base = "other"}, &err),
+                     -EINVAL);
+    assert_string_equal(err.msg, "other: is of a machine with other memory");
+    assert_int_equal(access("x", F_OK), -1);
+}
+
+static void a_damaged_base_is_not_compared_with(void **state)
+{
+    struct error err;
+
+    (void)state;
+    save_on("base", NULL, false, MIGRATION_ALL);
+    FILE *file = fopen("base", "r+e");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, 4 * MIB, SEEK_SET), 0);
+    assert_int_equal(fputc(0x55, file), 0x55);
+    assert_int_equal(fclose(file), 0);
+    assert_int_equal(migration_save(bench.migration,
+                                    &(struct migration_save){.path = "x", .base = "base"}, &err),
+                     0);
+    assert_int_equal(loop_run(bench.loop, &err), 0);
+    assert_string_equal(bench.report.error.msg, "base: RAM at 0x200000: checksum does not match");
+    assert_int_equal(access("x", F_OK), -1);
+}
+
+static void what_gets_the_name_may_be_an_archive(void **state)
+{
+    struct snapfile *file;
+    struct error err;
+    uint64_t bytes;
+
+    (void)state;
+    save_on("base", NULL, false, MIGRATION_ALL);
+    if (migration_save(bench.migration, &(struct migration_save){.path = "a", .compress = true},
+                       &err) < 0)
+        fail_msg("%s", err.msg);
+    assert_int_equal(loop_run(bench.loop, &err), 0);
+    if (bench.report.error.code == ENOTSUP)
+        skip();
+    assert_int_equal(bench.report.error.code, 0);
+    assert_int_equal(snapfile_open("a", &file, &err), -EPROTO);
+    assert_non_null(strstr(err.msg, "an archive: 'vmrun snapshot unpack' makes a snapshot of it"));
+    assert_int_equal(snapfile_unpack("a", "file", false, NULL, NULL, &bytes, &err), 0);
+    expect_saved("file");
+    assert_true(bench.report.file_bytes < bytes / 4);
+
+    change_some(&bench.machine);
+    run_save(&(struct migration_save){.path = "b", .base = "file", .compress = true});
+    assert_int_equal(snapfile_unpack("b", "next", false, NULL, NULL, &bytes, &err), 0);
+    expect_saved("next");
+    assert_true(bench.packing > 0);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(all_is_compared_with_a_base_of_which_nothing_else_is_known),
+        TEST(what_a_guest_writes_meanwhile_is_in_the_file),
+        TEST(a_log_that_was_kept_on_says_what_changed),
+        TEST(a_log_since_another_file_says_nothing),
+        TEST(a_save_that_fails_ends_the_tracking_and_costs_no_page),
+        TEST(one_that_cannot_begin_does_not),
+        TEST(linux_says_what_changed_of_ram_that_is_mapped),
+        TEST(a_base_with_other_memory_is_refused),
+        TEST(a_damaged_base_is_not_compared_with),
+        TEST(what_gets_the_name_may_be_an_archive),
+    };
+    return cmocka_run_group_tests_name("save_base", tests, NULL, NULL);
+}
