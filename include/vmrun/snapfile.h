@@ -115,7 +115,7 @@ const char *snapfile_name(const struct snapfile *file);    /* as it was opened *
 uint64_t snapfile_pages_held(const struct snapfile *file); /* by this file of the chain */
 /*
  * Which file of the chain a page of a region comes from, and how many pages from there on come from
- * the same one. page: below the region's end.
+ * the same one; with a file alone, all of them. page: below the region's end.
  */
 const struct snapfile *snapfile_source(const struct snapfile *file, unsigned region, uint64_t page,
                                        uint64_t *ret_pages);

@@ -76,7 +76,7 @@ static uint64_t sources_word(const struct snapfile *file, const struct snapfile 
 
     for (; file != from; file = file->base)
         younger |= snapfile_get_le(file->pages + at / 8, 8);
-    return (from->pages ? snapfile_get_le(from->pages + at / 8, 8) : UINT64_MAX) & ~younger;
+    return (from->base ? snapfile_get_le(from->pages + at / 8, 8) : UINT64_MAX) & ~younger;
 }
 
 const struct snapfile *snapfile_source(const struct snapfile *file, unsigned region, uint64_t page,
@@ -89,7 +89,7 @@ const struct snapfile *snapfile_source(const struct snapfile *file, unsigned reg
     assert(page < end);
     while (from->base && !snapfile_holds(from, 0, start + page))
         from = from->base;
-    if (!from->pages && from == file) {
+    if (!file->base) { /* what it does not hold is nobody's, and counts as its own */
         *ret_pages = end - page;
         return from;
     }

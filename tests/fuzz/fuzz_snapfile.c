@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fuzz_snapfile: a hostile snapshot file, through all that reads one.
+ * fuzz_snapfile: a hostile snapshot file, alone and as what another builds on, through all that
+ * reads one.
  *
  * An input is what of a small file is not zero: a byte of choices, the superblock's beginning, the
  * table's, and pieces of 128 bytes, a page's number (from 2 MiB on) and how it begins. The choices
@@ -17,7 +18,7 @@
 #include "vmrun/working_set.h"
 
 #define SUPERBLOCK_BYTES 120u
-#define TABLE_BYTES 384u
+#define TABLE_BYTES 448u
 #define PIECE 128u
 #define MOST_PAGES 1024u
 #define MOST_BYTES (UINT64_C(16) << 20)
@@ -70,6 +71,26 @@ static void touch(void *opaque, const struct state_told *told)
         *sum += told->values[i];
 }
 
+/* What it builds on, and the runs of pages that are its own. */
+static uint64_t read_parts(const struct snapfile *file)
+{
+    const struct snapfile_region *regions;
+    unsigned count = snapfile_regions(file, &regions);
+    uint64_t held = snapfile_pages_held(file), all = 0, run;
+    struct snapfile_parent parent;
+
+    if (snapfile_parent(file, &parent) &&
+        (!snapfile_is_base_name(parent.name, strlen(parent.name)) || snapfile_base(file)))
+        abort();
+    for (unsigned i = 0; i < count; i++)
+        for (uint64_t page = 0; page < regions[i].size / SNAPFILE_PAGE; page += run, all += run)
+            if (snapfile_source(file, i, page, &run) != file || run == 0)
+                abort();
+    if (held > all)
+        abort();
+    return held;
+}
+
 static uint64_t read_all(struct snapfile *file)
 {
     static uint8_t chunk[SNAPFILE_CHUNK_BYTES];
@@ -93,6 +114,7 @@ static uint64_t read_all(struct snapfile *file)
     if (set.pages > MOST_BYTES / SNAPFILE_PAGE)
         abort();
     (void)snapfile_tell_state(file, touch, &sum, &err);
+    sum += read_parts(file);
     for (uint64_t i = 0; i < snapfile_chunks(file); i++) {
         snapfile_chunk_range(file, i, &gpa, &bytes);
         int quiet = snapfile_verify_chunk(file, i, NULL, &err);

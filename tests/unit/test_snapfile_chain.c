@@ -146,6 +146,13 @@ static void where_each_page_comes_from_is_told_in_runs(void **state)
     assert_ptr_equal(snapfile_source(snapfile_base(snapfile_base(file)), 0, 5, &(uint64_t){0}),
                      snapfile_base(snapfile_base(file)));
     snapfile_close(file);
+
+    uint64_t pages = 0;
+    struct error err;
+    assert_int_equal(snapfile_open_alone("two", &file, &err), 0);
+    assert_ptr_equal(snapfile_source(file, 0, 5, &pages), file);
+    assert_int_equal(pages, 5 * MIB / PAGE - 5);
+    snapfile_close(file);
 }
 
 static void a_page_that_became_zero_hides_the_older_one(void **state)

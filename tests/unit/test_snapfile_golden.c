@@ -2,8 +2,8 @@
 /*
  * One snapshot file of each format that was released, as it was written then: read for ever.
  *
- * They are dumps of xxd(1), without the lines that are all zeros; `xxd -r` makes files of them.
- * They are never made anew: a format that changes gets one more.
+ * They are dumps of xxd(1), without the lines that are all zeros but for a last one; `xxd -r` makes
+ * files of them. They are never made anew: a format that changes gets one more.
  */
 #include <fcntl.h>
 #include <setjmp.h>
@@ -152,11 +152,38 @@ static void state_of_format_1_0_is_told(void **state)
     snapfile_close(file);
 }
 
+/* What builds on the one of format 1.0, which is there beside it. */
+static void format_1_1_builds_on_it(void **state)
+{
+    static const uint8_t id[SNAPFILE_ID_BYTES] = {0x6d, 0xa2, 0x49, 0x8b, 0xd9, 0xd0, 0x02, 0x59,
+                                                  0xbc, 0xba, 0x68, 0x3d, 0x8e, 0xa6, 0xbf, 0xbf};
+    struct snapfile *base = open_dump("snapshot-1.0"), *file = open_dump("snapshot-1.1");
+    struct snapfile_parent parent;
+
+    (void)state;
+    assert_memory_equal(snapfile_id(file), id, sizeof(id));
+    assert_int_equal(snapfile_created_ns(file), UINT64_C(0x18ea257721636a43));
+    assert_true(snapfile_parent(file, &parent));
+    assert_string_equal(parent.name, "snapshot-1.0");
+    assert_memory_equal(parent.id, snapfile_id(base), SNAPFILE_ID_BYTES);
+    check_text(file, "about", "{\"note\": \"a file of format 1.1 that builds on one of 1.0\"}");
+    assert_int_equal(snapfile_pages_held(file), 3);
+    assert_int_equal(snapfile_data_bytes(file), 2 * SNAPSHOT_PAGE);
+    check_ram(file, 0, 4096, "this page of RAM changed");
+    check_ram(file, 1, 2048, ""); /* of zeros by now */
+    check_ram(file, 2, 16, "changed above 4 GiB");
+    check_ram(file, 2, 8192 + 16, "above 4 GiB"); /* of the other file */
+    snapshot_file_verify(file);
+    snapfile_close(file);
+    snapfile_close(base);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(format_1_0_is_read),
         cmocka_unit_test(state_of_format_1_0_is_told),
+        cmocka_unit_test(format_1_1_builds_on_it),
     };
 
     return cmocka_run_group_tests_name("snapfile_golden", tests, folder_enter, folder_leave);
