@@ -12,11 +12,11 @@ D=/tmp/t/chain
 mkdir $D
 
 lines() { grep -c '^torture: .* second' "$1"; }
-says_more() { [ "$(lines $1)" -gt "$had" ]; }
+says_more() { [ "$(lines /tmp/t/$1)" -gt "$had" ]; }
 # goes_on NAME: its last line is younger than this moment, and nothing is wrong.
 goes_on() {
     had=$(lines /tmp/t/$1)
-    wait_for 60 says_more $1 || { echo "no sign of life"; return 1; }
+    wait_for 120 says_more $1 || { echo "no sign of life"; return 1; }
     ! grep -q WRONG /tmp/t/$1 || { grep WRONG /tmp/t/$1 | head -n 5; return 1; }
 }
 # from FILE NAME [OPTION...]: a machine goes on from it.
@@ -56,7 +56,7 @@ for cpus in 1 2; do
     expect "$cpus: it starts" vmrun run --detach --name m --kernel "$KERNEL" --initrd "$INITRD" --cpus $cpus --memory 128M \
         --console file:/tmp/t/m --cmdline "$(script_line 'torture memory=24 writers=2 rate=10')"
     had=3
-    expect "$cpus: and works" wait_for 60 says_more m
+    expect "$cpus: and works" wait_for 120 says_more m
     expect "$cpus: base" saved m base all --track
     expect "$cpus: goes on" goes_on m
     expect "$cpus: one, by the log" saved m one log --base $D/base --track

@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "../../src/migration/snapfile_format.h"
+#include "../../src/migration/snapfile_rewrite.h"
 #include "folder.h"
 #include "snapshot.h"
 
@@ -232,20 +233,48 @@ static void another_file_in_the_place_of_one_is_refused(void **state)
     expect_error("one", 0, "");
 }
 
-/* The same identity, and checksums that match, but not what it was. */
+/* The same identity, and checksums that match, but other RAM. */
 static void a_base_that_was_changed_with_care_is_refused(void **state)
 {
-    uint8_t byte = 0x5a;
-    int fd;
+    struct snapshot_like like = wide(9);
+    uint8_t id[SNAPFILE_ID_BYTES];
 
     (void)state;
     make_three();
-    fd = open("base", O_RDWR | O_CLOEXEC);
-    assert_int_equal(pwrite(fd, &byte, 1, 72), 1); /* when it was made */
+    struct snapfile *file = snapshot_file_open("base");
+    memcpy(id, snapfile_id(file), sizeof(id));
+    snapfile_close(file);
+    snapshot_make("base", &like);
+    int fd = open("base", O_RDWR | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, id, sizeof(id), 40), sizeof(id));
     snapshot_mend(fd, SNAPSHOT_ALL);
     close(fd);
     expect_error("base", 0, "");
-    expect_error("two", -ESTALE, "one builds on: base: is not as it was then");
+    expect_error("two", -ESTALE, "one builds on: base: its RAM is not what it was");
+}
+
+/* As a working set is put into it: another section, at another place. */
+static void what_builds_on_a_file_does_so_when_other_sections_of_it_change(void **state)
+{
+    struct snapfile_rewrite *rewrite;
+    const atomic_bool go_on = false;
+    struct error err;
+
+    (void)state;
+    make_three();
+    for (unsigned i = 0; i < 3; i++) {
+        static const char *const paths[] = {"base", "one", "two"};
+        struct snapfile *file = snapshot_file_open(paths[i]);
+
+        assert_int_equal(snapfile_rewrite_create(file, paths[i], &rewrite, &err), 0);
+        assert_int_equal(snapfile_rewrite_publish(rewrite, "more", "more", 4, &go_on, &err), 0);
+        snapfile_close(file);
+    }
+    struct snapfile *file = snapshot_file_open("two");
+    size_t len;
+    expect_two(file);
+    assert_non_null(snapfile_section(file, "more", &len));
+    snapfile_close(file);
 }
 
 static void what_is_no_file_is_not_opened_as_a_base(void **state)
@@ -289,6 +318,22 @@ static void damage_in_any_file_of_a_chain_is_found_and_the_file_named(void **sta
     }
 }
 
+static uint64_t ram_checksum(const char *path)
+{
+    struct snapfile_entry entries[SNAPFILE_MAX_SECTIONS];
+    struct snapfile_superblock super;
+    uint8_t head[2 * PAGE];
+    struct error err;
+    unsigned count;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    assert_int_equal(pread(fd, head, sizeof(head), 0), sizeof(head));
+    close(fd);
+    assert_int_equal(snapfile_get_superblock(head, &super, &err), 0);
+    assert_int_equal(snapfile_get_table(head + PAGE, &super, entries, &count, &err), 0);
+    return snapfile_ram_checksum(entries, count);
+}
+
 /* Have a file say that it builds on what has its base's name by now. */
 static void forge_base(const char *path, const char *base)
 {
@@ -311,9 +356,7 @@ static void forge_base(const char *path, const char *base)
     snapfile_close(file);
     snapfile_close(parent);
     assert_int_equal(pwrite(fd, bytes, SNAPFILE_ID_BYTES, 56), SNAPFILE_ID_BYTES);
-    int base_fd = open(base, O_RDONLY | O_CLOEXEC);
-    assert_int_equal(pread(base_fd, bytes + SNAPFILE_ID_BYTES, 8, PAGE - 8), 8);
-    close(base_fd);
+    snapfile_put_le(bytes + SNAPFILE_ID_BYTES, ram_checksum(base), 8);
     assert_int_equal(pwrite(fd, bytes, sizeof(bytes), (off_t)offset), sizeof(bytes));
     snapshot_mend(fd, SNAPSHOT_ALL);
     close(fd);
@@ -504,6 +547,9 @@ int main(void)
                                         folder_leave),
         cmocka_unit_test_setup_teardown(a_base_that_was_changed_with_care_is_refused, folder_enter,
                                         folder_leave),
+        cmocka_unit_test_setup_teardown(
+            what_builds_on_a_file_does_so_when_other_sections_of_it_change, folder_enter,
+            folder_leave),
         cmocka_unit_test_setup_teardown(what_is_no_file_is_not_opened_as_a_base, folder_enter,
                                         folder_leave),
         cmocka_unit_test_setup_teardown(damage_in_any_file_of_a_chain_is_found_and_the_file_named,

@@ -337,7 +337,7 @@ static void a_base_that_cannot_be_is_refused(void **state)
     };
     static const struct forgery in_base[] = {
         {0, 7, 8, -EPROTO, "section 'base': names no file"},
-        {16, 7, 8, -ESTALE, "forged builds on: base: is not as it was then"},
+        {16, 7, 8, -ESTALE, "forged builds on: base: its RAM is not what it was"},
         {24, 0, 1, -EPROTO, "section 'base': names no file"},
         {25, '\n', 1, -EPROTO, "section 'base': names no file"},
         {26, 0x9bc2, 2, -EPROTO, "section 'base': names no file"}, /* CSI, in UTF-8 */
