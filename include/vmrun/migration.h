@@ -164,6 +164,7 @@ struct migration_move {
     uint64_t bandwidth;    /* bytes a second at most; 0: no limit */
     uint64_t max_pause_ns; /* the stop is not to be longer, as far as it can be told; 0: 300 ms */
     uint64_t timeout_ns;   /* for the rounds to come to that; 0: ten minutes */
+    bool compress;         /* RAM, by zstd: where the network is slower than a CPU */
     bool force;            /* then: stop for longer, instead of giving up */
 };
 /*

@@ -104,6 +104,7 @@ static const struct cli_option restore_options[] = {
 
 static const struct cli_option migrate_options[] = {
     {"--channels", "N", "connections (default: as many as pay)", NULL},
+    {"--compress", NULL, "RAM by zstd: pays on a network of less than some 300 MB/s", NULL},
     {"--bandwidth", "SIZE", "bytes a second at most: 100M", NULL},
     {"--max-downtime", "MS", "the guest is not to stand still for longer (default: 300)", NULL},
     {"--timeout", "SECONDS", "for the rounds to come to that (default: 600)", NULL},

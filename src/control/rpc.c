@@ -159,17 +159,19 @@ static json_t *vm_migrate(const struct rpc_target *t, const json_t *params, stru
     struct migration_move move = {.url = NULL};
     json_error_t where;
     json_int_t channels = 0, bandwidth = 0, max_pause_ns = 0, timeout_ns = 0;
-    int insecure = 0, force = 0;
+    int insecure = 0, force = 0, compress = 0;
 
     if (json_unpack_ex((json_t *)params, &where, JSON_STRICT,
-                       "{s:s, s?I, s?I, s?I, s?I, s?b, s?b, s?s, s?s, s?s, s?s}", "url", &move.url,
-                       "channels", &channels, "bandwidth", &bandwidth, "max_downtime_ns",
-                       &max_pause_ns, "timeout_ns", &timeout_ns, "force", &force, "insecure",
-                       &insecure, "tls_cert", &move.security.cert, "tls_key", &move.security.key,
-                       "tls_ca", &move.security.ca, "tls_psk", &move.security.psk)) {
+                       "{s:s, s?I, s?I, s?I, s?I, s?b, s?b, s?b, s?s, s?s, s?s, s?s}", "url",
+                       &move.url, "channels", &channels, "bandwidth", &bandwidth, "max_downtime_ns",
+                       &max_pause_ns, "timeout_ns", &timeout_ns, "force", &force, "compress",
+                       &compress, "insecure", &insecure, "tls_cert", &move.security.cert, "tls_key",
+                       &move.security.key, "tls_ca", &move.security.ca, "tls_psk",
+                       &move.security.psk)) {
         error_set(err, EINVAL,
                   "vm.migrate takes {\"url\": TEXT} and perhaps \"channels\", \"bandwidth\", "
-                  "\"max_downtime_ns\", \"timeout_ns\", \"force\", \"insecure\", \"tls_cert\", "
+                  "\"max_downtime_ns\", \"timeout_ns\", \"force\", \"compress\", \"insecure\", "
+                  "\"tls_cert\", "
                   "\"tls_key\", \"tls_ca\", \"tls_psk\": %s",
                   where.text);
         return NULL;
@@ -181,6 +183,7 @@ static json_t *vm_migrate(const struct rpc_target *t, const json_t *params, stru
     move.max_pause_ns = (uint64_t)max_pause_ns;
     move.timeout_ns = (uint64_t)timeout_ns;
     move.force = force;
+    move.compress = compress;
     move.security.insecure = insecure;
     move.channels = (unsigned)channels;
     move.bandwidth = (uint64_t)bandwidth;

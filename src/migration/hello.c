@@ -72,15 +72,36 @@ static bool get_hex(const char *text, uint8_t *bytes, size_t count)
     return true;
 }
 
+static json_t *features(const struct hello *hello)
+{
+    return hello->zstd ? json_pack("[s]", "zstd") : json_array();
+}
+
+static bool has_feature(const json_t *body, const char *name)
+{
+    const json_t *list = json_object_get(body, "features");
+    const json_t *feature;
+    size_t i;
+
+    json_array_foreach(list, i, feature)
+    {
+        const char *text = json_string_value(feature);
+
+        if (text && strcmp(text, name) == 0)
+            return true;
+    }
+    return false;
+}
+
 int hello_send(struct frame_stream *stream, const struct hello *hello, struct error *err)
 {
     char session[2 * HANDOVER_SESSION_BYTES + 1];
 
     put_hex(hello->session, sizeof(hello->session), session);
     return hello_send_json(stream, FRAME_HELLO,
-                           json_pack("{s:[i,i], s:[], s:s, s:i, s:i, s:s}", "versions",
-                                     PROTOCOL_OLDEST, PROTOCOL_VERSION, "features", "session",
-                                     session, "channel", (int)hello->channel, "channels",
+                           json_pack("{s:[i,i], s:o, s:s, s:i, s:i, s:s}", "versions",
+                                     PROTOCOL_OLDEST, PROTOCOL_VERSION, "features", features(hello),
+                                     "session", session, "channel", (int)hello->channel, "channels",
                                      (int)hello->channels, "vmrun", VMRUN_VERSION),
                            err);
 }
@@ -108,6 +129,7 @@ static int read_hello(const json_t *body, struct hello *ret_hello, struct error 
         return error_set(err, EPROTO, "frame 1 (HELLO): no such channel");
     ret_hello->channel = (unsigned)channel;
     ret_hello->channels = (unsigned)channels;
+    ret_hello->zstd = has_feature(body, "zstd");
     return 0;
 }
 
@@ -123,15 +145,15 @@ int hello_receive(struct frame_stream *stream, struct hello *ret_hello, struct e
     return r;
 }
 
-int hello_welcome(struct frame_stream *stream, struct error *err)
+int hello_welcome(struct frame_stream *stream, const struct hello *hello, struct error *err)
 {
     return hello_send_json(stream, FRAME_WELCOME,
-                           json_pack("{s:i, s:[], s:s}", "version", PROTOCOL_VERSION, "features",
-                                     "vmrun", VMRUN_VERSION),
+                           json_pack("{s:i, s:o, s:s}", "version", PROTOCOL_VERSION, "features",
+                                     features(hello), "vmrun", VMRUN_VERSION),
                            err);
 }
 
-int hello_expect_welcome(struct frame_stream *stream, struct error *err)
+int hello_expect_welcome(struct frame_stream *stream, const struct hello *hello, struct error *err)
 {
     json_t *body;
     int r = hello_expect_json(stream, FRAME_WELCOME, &body, err);
@@ -139,9 +161,13 @@ int hello_expect_welcome(struct frame_stream *stream, struct error *err)
     if (r < 0)
         return r;
     uint64_t version = hello_number(body, "version");
+    bool agreed = !hello->zstd || has_feature(body, "zstd");
     json_decref(body);
     if (version < PROTOCOL_OLDEST || version > PROTOCOL_VERSION)
         return error_set(err, EPROTO, "frame 1 (WELCOME): version %llu was not asked for",
                          (unsigned long long)version);
-    return 0;
+    return agreed ? 0
+                  : error_set(err, ENOTSUP,
+                              "the other host cannot take what is compressed: install libzstd "
+                              "there, or leave out --compress");
 }

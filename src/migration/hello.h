@@ -17,6 +17,7 @@
 struct hello {
     uint8_t session[HANDOVER_SESSION_BYTES]; /* of this one move */
     unsigned channel, channels;
+    bool zstd; /* PAGES may be compressed: wanted, and then agreed upon */
 };
 
 /* A body that is JSON. Takes body; NULL is -ENOMEM. */
@@ -31,7 +32,9 @@ uint64_t hello_number(const json_t *body, const char *name);
 int hello_send(struct frame_stream *stream, const struct hello *hello, struct error *err);
 /* Errors: as above; -ENOTSUP, no version that both know. */
 int hello_receive(struct frame_stream *stream, struct hello *ret_hello, struct error *err);
-int hello_welcome(struct frame_stream *stream, struct error *err);
-int hello_expect_welcome(struct frame_stream *stream, struct error *err);
+/* hello: what is agreed upon. */
+int hello_welcome(struct frame_stream *stream, const struct hello *hello, struct error *err);
+/* hello: what was wanted. Errors: as above; -ENOTSUP, the other side cannot do it. */
+int hello_expect_welcome(struct frame_stream *stream, const struct hello *hello, struct error *err);
 
 #endif

@@ -4,7 +4,7 @@
  *
  * The guest writes while its pages are sent, and a checksum of what changes would match nothing. So
  * each page is copied once, in small batches that stay in the CPU's cache; the other side receives
- * straight into the guest's memory.
+ * straight into the guest's memory, but for what is compressed.
  */
 #include "pages.h"
 
@@ -16,6 +16,9 @@
 #include "vmrun/bytes.h"
 
 #define WORDS (FRAME_PAGES_MAX / 64)
+#define BATCH 64u /* pages; with the head before them they fit the cache of a CPU */
+#define BUFFER_BYTES (FRAME_PAGES_HEADER_BYTES + BATCH * GUEST_PAGE_SIZE)
+#define LEVEL 1 /* of compression: the network waits */
 
 struct head {
     uint32_t region, pages;
@@ -46,25 +49,57 @@ static void put_head(const struct head *head, uint8_t *at)
     }
 }
 
-/* What is gathered, if anything is; then the next is to begin. */
-static int flush(struct frame_stream *stream, uint8_t *buffer, struct head *head, unsigned *used,
-                 struct error *err)
+int pages_sender_init(struct pages_sender *sender, struct frame_stream *stream,
+                      const struct zstd *zstd, struct error *err)
 {
-    uint8_t bytes[FRAME_PAGES_HEADER_BYTES];
-    const struct iovec body[2] = {{bytes, sizeof(bytes)},
-                                  {buffer, (size_t)*used * GUEST_PAGE_SIZE}};
-    int r;
+    *sender = (struct pages_sender){.stream = stream, .zstd = zstd};
+    sender->buffer = malloc(BUFFER_BYTES);
+    if (zstd) {
+        sender->packed = malloc(ZSTD_COMPRESSBOUND(BUFFER_BYTES));
+        sender->packer = zstd->create_packer();
+        if (sender->packer)
+            (void)zstd->set(sender->packer, ZSTD_c_compressionLevel, LEVEL);
+    }
+    if (sender->buffer && (!zstd || (sender->packed && sender->packer)))
+        return 0;
+    pages_sender_fini(sender);
+    return error_set(err, ENOMEM, "out of memory");
+}
 
-    put_head(head, bytes);
-    r = frame_send(stream, FRAME_PAGES, 0, body, *used ? 2 : 1, err);
+void pages_sender_fini(struct pages_sender *sender)
+{
+    if (sender->packer)
+        sender->zstd->free_packer(sender->packer);
+    free(sender->packed);
+    free(sender->buffer);
+    *sender = (struct pages_sender){.stream = NULL};
+}
+
+/* What is gathered; then the next is to begin. used: pages behind the head. */
+static int flush(struct pages_sender *sender, struct head *head, unsigned *used, struct error *err)
+{
+    struct iovec body = {sender->buffer,
+                         FRAME_PAGES_HEADER_BYTES + (size_t)*used * GUEST_PAGE_SIZE};
+    uint16_t flags = 0;
+
+    put_head(head, sender->buffer);
+    if (sender->zstd) {
+        size_t packed =
+            sender->zstd->pack_all(sender->packer, sender->packed, ZSTD_COMPRESSBOUND(BUFFER_BYTES),
+                                   body.iov_base, body.iov_len);
+
+        if (!sender->zstd->is_error(packed) && packed < body.iov_len) {
+            body = (struct iovec){sender->packed, packed};
+            flags = FRAME_ZSTD;
+        }
+    }
     memset(head->present, 0, sizeof(head->present));
     memset(head->zero, 0, sizeof(head->zero));
     *used = 0;
-    return r;
+    return frame_send(sender->stream, FRAME_PAGES, flags, &body, 1, err);
 }
 
-int pages_send(struct frame_stream *stream, uint8_t *buffer, const struct rounds_chunk *chunk,
-               struct pages_counts *counts, struct error *err)
+int pages_send(struct pages_sender *sender, const struct rounds_chunk *chunk, struct error *err)
 {
     struct head head = {.region = chunk->region, .pages = chunk->pages, .first = chunk->first};
     unsigned used = 0, gathered = 0;
@@ -80,24 +115,26 @@ int pages_send(struct frame_stream *stream, uint8_t *buffer, const struct rounds
         /* The guest may write between the look and the copy: then the page is sent once more. */
         if (snapfile_is_zero_page(page)) {
             set_bit(head.zero, i);
-            counts->zero++;
+            sender->counts.zero++;
             continue;
         }
-        memcpy(buffer + (size_t)used++ * GUEST_PAGE_SIZE, page, GUEST_PAGE_SIZE);
-        counts->data++;
-        if (used == PAGES_BATCH) {
-            r = flush(stream, buffer, &head, &used, err);
+        memcpy(sender->buffer + FRAME_PAGES_HEADER_BYTES + (size_t)used++ * GUEST_PAGE_SIZE, page,
+               GUEST_PAGE_SIZE);
+        sender->counts.data++;
+        if (used == BATCH) {
+            r = flush(sender, &head, &used, err);
             gathered = 0;
         }
     }
-    return r == 0 && gathered ? flush(stream, buffer, &head, &used, err) : r;
+    return r == 0 && gathered ? flush(sender, &head, &used, err) : r;
 }
 
 /* Receiving */
 
-int pages_target_init(struct pages_target *target, struct guest_memory *memory, struct error *err)
+int pages_target_init(struct pages_target *target, struct guest_memory *memory,
+                      const struct zstd *zstd, struct error *err)
 {
-    *target = (struct pages_target){.memory = memory};
+    *target = (struct pages_target){.memory = memory, .zstd = zstd};
     for (unsigned i = 0; i < memory->count; i++) {
         /* Whole chunks, so that no two threads share a word. */
         size_t words = guest_memory_bitmap_words(memory, i) + WORDS;
@@ -180,6 +217,64 @@ static unsigned gather(struct pages_target *target, const struct head *head, uin
     return count;
 }
 
+/* The frame, unpacked: malloc()ed, of *ret_len bytes. */
+static int unpack(const struct zstd *zstd, struct frame_stream *stream, const struct frame *frame,
+                  uint8_t **ret_body, size_t *ret_len, struct error *err)
+{
+    size_t room = frame_max_bytes(FRAME_PAGES), len = 0;
+    uint8_t *packed = malloc(frame->length), *body = malloc(room);
+    ZSTD_DCtx *unpacker = zstd->create_unpacker();
+    int r = packed && body && unpacker ? 0 : error_set(err, ENOMEM, "out of memory");
+
+    if (r == 0)
+        r = frame_recv_body(stream, &(struct iovec){packed, frame->length}, 1, err);
+    if (r == 0)
+        r = frame_recv_end(stream, err);
+    if (r == 0) {
+        len = zstd->unpack_all(unpacker, body, room, packed, frame->length);
+        if (zstd->is_error(len))
+            r = wrong(stream, err, zstd->error_name(len));
+    }
+    zstd->free_unpacker(unpacker);
+    free(packed);
+    if (r < 0) {
+        free(body);
+        return r;
+    }
+    *ret_body = body;
+    *ret_len = len;
+    return 0;
+}
+
+static int receive_packed(struct pages_target *target, struct frame_stream *stream,
+                          const struct frame *frame, struct error *err)
+{
+    struct iovec iov[FRAME_PAGES_MAX / 2];
+    uint64_t data = 0;
+    struct head head;
+    uint8_t *body;
+    size_t len;
+    int r = unpack(target->zstd, stream, frame, &body, &len, err);
+
+    if (r < 0)
+        return r;
+    r = len < FRAME_PAGES_HEADER_BYTES ? wrong(stream, err, "cut off")
+                                       : get_head(target, stream, body, &head, &data, err);
+    if (r == 0 && len != FRAME_PAGES_HEADER_BYTES + data * GUEST_PAGE_SIZE)
+        r = wrong(stream, err, "not as many pages as it says");
+    if (r == 0) {
+        const uint8_t *from = body + FRAME_PAGES_HEADER_BYTES;
+        uint8_t *host = target->memory->regions[head.region].host + head.first * GUEST_PAGE_SIZE;
+        unsigned count = gather(target, &head, host, iov);
+
+        for (unsigned i = 0; i < count; from += iov[i++].iov_len)
+            memcpy(iov[i].iov_base, from, iov[i].iov_len);
+        clear_zeros(target, &head, host);
+    }
+    free(body);
+    return r;
+}
+
 int pages_receive(struct pages_target *target, struct frame_stream *stream,
                   const struct frame *frame, struct error *err)
 {
@@ -189,8 +284,9 @@ int pages_receive(struct pages_target *target, struct frame_stream *stream,
     uint64_t data = 0;
     int r;
 
-    if (frame->length < sizeof(bytes) || frame->flags & FRAME_ZSTD)
-        return wrong(stream, err, "not of this version");
+    if (frame->flags & FRAME_ZSTD)
+        return target->zstd ? receive_packed(target, stream, frame, err)
+                            : wrong(stream, err, "compressed, and that was not agreed upon");
     r = frame_recv_body(stream, iov, 1, err);
     if (r == 0)
         r = get_head(target, stream, bytes, &head, &data, err);

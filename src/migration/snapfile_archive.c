@@ -6,7 +6,6 @@
  * no holes. What goes in was verified, and what came out is verified before it has a name. libzstd
  * is opened when it is needed.
  */
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -15,10 +14,10 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <zstd.h>
 
 #include "newfile.h"
 #include "snapfile_format.h"
+#include "zstd_library.h"
 
 #define LEVEL 3
 #define MOST_WORKERS 8
@@ -26,20 +25,6 @@
 #define PACKED_BYTES (UINT64_C(256) << 10)
 #define MOST_BYTES \
     (SNAPFILE_MAX_RAM_BYTES + SNAPFILE_MAX_SECTIONS_BYTES + 16 * SNAPFILE_CHUNK_BYTES)
-
-struct zstd {
-    void *library;
-    __typeof__(&ZSTD_createCCtx) create_packer;
-    __typeof__(&ZSTD_freeCCtx) free_packer;
-    __typeof__(&ZSTD_CCtx_setParameter) set;
-    __typeof__(&ZSTD_CCtx_setPledgedSrcSize) set_size;
-    __typeof__(&ZSTD_compressStream2) pack;
-    __typeof__(&ZSTD_createDCtx) create_unpacker;
-    __typeof__(&ZSTD_freeDCtx) free_unpacker;
-    __typeof__(&ZSTD_decompressStream) unpack;
-    __typeof__(&ZSTD_isError) is_error;
-    __typeof__(&ZSTD_getErrorName) error_name;
-};
 
 /* A snapshot or an archive on its way into the other. */
 struct passing {
@@ -56,39 +41,12 @@ struct passing {
     void *opaque;
 };
 
-static bool load(void *library, const char *name, void *ret_function)
-{
-    void *symbol = dlsym(library, name);
-
-    memcpy(ret_function, &symbol, sizeof(symbol));
-    return symbol;
-}
-
-static int open_zstd(struct zstd *z, struct error *err)
-{
-    z->library = dlopen("libzstd.so.1", RTLD_NOW | RTLD_LOCAL);
-    if (!z->library)
-        return error_set(err, ENOTSUP, "libzstd.so.1 is not installed");
-    if (load(z->library, "ZSTD_createCCtx", &z->create_packer) &&
-        load(z->library, "ZSTD_freeCCtx", &z->free_packer) &&
-        load(z->library, "ZSTD_CCtx_setParameter", &z->set) &&
-        load(z->library, "ZSTD_CCtx_setPledgedSrcSize", &z->set_size) &&
-        load(z->library, "ZSTD_compressStream2", &z->pack) &&
-        load(z->library, "ZSTD_createDCtx", &z->create_unpacker) &&
-        load(z->library, "ZSTD_freeDCtx", &z->free_unpacker) &&
-        load(z->library, "ZSTD_decompressStream", &z->unpack) &&
-        load(z->library, "ZSTD_isError", &z->is_error) &&
-        load(z->library, "ZSTD_getErrorName", &z->error_name))
-        return 0;
-    return error_set(err, ENOTSUP, "libzstd.so.1 is too old");
-}
-
 static int begin(struct passing *p, const char *path, bool replace, struct error *err)
 {
     int r = newfile_open(&p->out, path, replace, false, err);
 
     if (r == 0)
-        r = open_zstd(&p->zstd, err);
+        r = zstd_open(&p->zstd, err);
     if (r < 0)
         return r;
     p->piece = calloc(1, PIECE_BYTES);
@@ -102,8 +60,7 @@ static void end(struct passing *p)
         p->zstd.free_packer(p->packer);
     if (p->unpacker)
         p->zstd.free_unpacker(p->unpacker);
-    if (p->zstd.library)
-        dlclose(p->zstd.library);
+    zstd_close(&p->zstd);
     if (p->in >= 0)
         close(p->in);
     newfile_close(&p->out);

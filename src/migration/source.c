@@ -47,7 +47,7 @@ static int put(void *opaque, unsigned worker, const struct rounds_chunk *chunk, 
     struct source *s = opaque;
     struct source_lane *lane = &s->lanes[worker];
 
-    return pages_send(&lane->stream, lane->buffer, chunk, &lane->counts, err);
+    return pages_send(&lane->sender, chunk, err);
 }
 
 static int tick(void *opaque, struct error *err)
@@ -80,7 +80,7 @@ static void note_round(struct source *s, const struct rounds_round *round)
     uint64_t zero = 0, rate;
 
     for (unsigned i = 0; i < s->channels; i++)
-        zero += s->lanes[i].counts.zero;
+        zero += s->lanes[i].sender.counts.zero;
     rate = round->ns ? round->pages * GUEST_PAGE_SIZE * 1000000000 / round->ns : 0;
     /* A round of a few pages says nothing of the network. */
     if (p->round == 1 || (round->pages > RATE_PAGES && rate > p->send_rate))
@@ -426,9 +426,10 @@ static void free_source(struct job *job)
 
     for (unsigned i = 0; i < HELLO_MAX_CHANNELS; i++) {
         channel_destroy(s->lanes[i].stream.channel);
-        free(s->lanes[i].buffer);
+        pages_sender_fini(&s->lanes[i].sender);
     }
     channel_limit_destroy(s->limit);
+    zstd_close(&s->zstd);
     free(s->url);
     free((char *)s->security.cert);
     free((char *)s->security.key);

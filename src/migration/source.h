@@ -13,8 +13,7 @@
 
 struct source_lane {
     struct frame_stream stream;
-    uint8_t *buffer;
-    struct pages_counts counts;
+    struct pages_sender sender;
 };
 
 struct source {
@@ -27,6 +26,7 @@ struct source {
 
     struct hello hello;
     struct channel_limit *limit;
+    struct zstd zstd;
     struct source_lane lanes[HELLO_MAX_CHANNELS];
     bool marked; /* the images, for the other side to see */
 

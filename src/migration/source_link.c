@@ -68,13 +68,13 @@ static int open_lane(struct source *s, unsigned index, struct error *err)
     if (s->limit)
         channel_set_limit(lane->stream.channel, s->limit);
     s->hello.channel = index;
-    lane->buffer = malloc(PAGES_BUFFER_BYTES);
-    if (!lane->buffer)
-        return error_set(err, ENOMEM, "out of memory");
+    r = pages_sender_init(&lane->sender, &lane->stream, s->hello.zstd ? &s->zstd : NULL, err);
+    if (r < 0)
+        return r;
     uint64_t start = loop_now_ns();
     r = hello_send(&lane->stream, &s->hello, err);
     if (r == 0)
-        r = hello_expect_welcome(&lane->stream, err);
+        r = hello_expect_welcome(&lane->stream, &s->hello, err);
     s->job.report.rtt_ns = loop_now_ns() - start;
     return r < 0 ? error_prefix(err, "%s", s->url) : 0;
 }
@@ -175,6 +175,9 @@ int source_copy_params(struct source *s, const struct migration_move *params, st
     int r = copy_text(params->url, &url, err);
 
     s->url = (char *)url;
+    s->hello.zstd = params->compress;
+    if (r == 0 && params->compress)
+        r = zstd_open(&s->zstd, err);
     s->security.insecure = params->security.insecure;
     if (r == 0)
         r = copy_text(params->security.cert, &s->security.cert, err);

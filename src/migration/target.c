@@ -44,6 +44,7 @@ struct receive {
 
     struct machine *machine;
     struct pages_target pages;
+    struct zstd zstd;
     enum target_state at;
     uint64_t mark_ns, marked_ns; /* how long the clock had stood still; when that was */
     uint64_t commit_ns;          /* when COMMIT was heard */
@@ -100,13 +101,17 @@ static void forget(struct receive *r)
 /* Errors: -EPROTO …, this one is to be sent away. */
 static int hear_machine(struct receive *r, struct error *err)
 {
+    struct error ignored;
     void *text;
     int result = hello_receive(control(r), &r->hello, err);
 
     if (result == 0 && r->hello.channel != 0)
         result = error_set(err, EPROTO, "a channel of a move that nobody began");
+    /* What is not installed here is not agreed upon. */
+    if (result == 0 && r->hello.zstd && !r->zstd.library)
+        r->hello.zstd = zstd_open(&r->zstd, &ignored) == 0;
     if (result == 0)
-        result = hello_welcome(control(r), err);
+        result = hello_welcome(control(r), &r->hello, err);
     if (result == 0)
         result = frame_expect(control(r), FRAME_MACHINE, &text, &r->description_len, err);
     if (result == 0) {
@@ -181,7 +186,8 @@ int receive_build(struct receive *r, const struct vm_config *config, struct loop
         if (result == 0)
             result = machine_disks_shared(machine, r->hello.session, err);
         if (result == 0)
-            result = pages_target_init(&r->pages, machine_memory(machine), err);
+            result = pages_target_init(&r->pages, machine_memory(machine),
+                                       r->hello.zstd ? &r->zstd : NULL, err);
         if (result < 0)
             machine_destroy(machine);
     }
@@ -213,7 +219,7 @@ static int join_channels(struct receive *r, struct error *err)
                             r->lanes[hello.channel].stream.channel))
             result = error_set(err, EBUSY, "another machine is being received here");
         if (result == 0)
-            result = hello_welcome(&stream, err);
+            result = hello_welcome(&stream, &r->hello, err);
         if (result == 0) {
             r->lanes[hello.channel].stream = stream;
             joined++;
@@ -465,6 +471,7 @@ void receive_destroy(struct receive *r)
         return;
     forget(r);
     pages_target_fini(&r->pages);
+    zstd_close(&r->zstd);
     channel_listener_destroy(r->listener);
     pthread_mutex_destroy(&r->lock);
     free(r);
