@@ -99,7 +99,7 @@ struct vcpu {
     bool has_timer;
     timer_t timer;
     clockid_t cpu_clock;
-    uint64_t rested_at_ns; /* of its CPU time */
+    _Atomic uint64_t rested_at_ns; /* of its CPU time */
     bool has_tsc_offset;
     uint64_t tsc_offset;         /* of the host's TSC at power-on; common to all */
     struct vcpu_state *power_on; /* NULL where creation did not get to */

@@ -24,6 +24,7 @@
 
 #define NS_PER_S UINT64_C(1000000000)
 #define SLICE_NS UINT64_C(10000000)   /* working and resting, where that leaves enough to work */
+#define MAX_REST_NS NS_PER_S          /* or watchdogs and peers of the guest would miss it */
 #define MIN_WORK_NS UINT64_C(1000000) /* below it entering the guest would be all the work */
 
 static uint64_t read_ns(clockid_t clock)
@@ -54,6 +55,7 @@ static int arm(struct vcpu *vcpu, unsigned percent)
     if (!vcpu->has_timer && timer_create(vcpu->cpu_clock, &event, &vcpu->timer) < 0)
         return -errno;
     vcpu->has_timer = true;
+    atomic_store_explicit(&vcpu->rested_at_ns, read_ns(vcpu->cpu_clock), memory_order_release);
     if (percent)
         often.it_value = often.it_interval =
             to_timespec(work_ns > MIN_WORK_NS ? work_ns : MIN_WORK_NS);
@@ -106,19 +108,19 @@ void throttle_rest(struct vcpu *vcpu)
 {
     struct kvm_vm *vm = vcpu->vm;
     unsigned percent = atomic_load_explicit(&vm->throttle, memory_order_relaxed);
-    uint64_t used_ns, now_ns;
+    uint64_t rested_at_ns, rest_ns, now_ns;
 
     if (percent == 0)
         return;
+    /* In this order: who changes the throttle sets it to a later time than it was. */
+    rested_at_ns = atomic_load_explicit(&vcpu->rested_at_ns, memory_order_acquire);
     now_ns = read_ns(vcpu->cpu_clock);
-    used_ns = now_ns - vcpu->rested_at_ns;
-    /* It was not throttled before, or the host's clock ticks slowly. */
-    if (used_ns > SLICE_NS)
-        used_ns = SLICE_NS;
-    vcpu->rested_at_ns = now_ns;
+    rest_ns = (now_ns - rested_at_ns) * percent / (100 - percent);
+    if (rest_ns > MAX_REST_NS)
+        rest_ns = MAX_REST_NS;
+    atomic_store_explicit(&vcpu->rested_at_ns, now_ns, memory_order_relaxed);
 
-    struct timespec until =
-        to_timespec(read_ns(CLOCK_MONOTONIC) + used_ns * percent / (100 - percent));
+    struct timespec until = to_timespec(read_ns(CLOCK_MONOTONIC) + rest_ns);
     int r = 0;
 
     pthread_mutex_lock(&vm->lock);
