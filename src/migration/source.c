@@ -10,6 +10,8 @@
  * The one thing to know: whether it runs here is decided by handover_source() alone; follow()
  * does what that says.
  */
+#include "source.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +20,6 @@
 #include <unistd.h>
 
 #include "snapfile_format.h"
-#include "source.h"
 #include "vmrun/log.h"
 
 #define READY_MS 30000

@@ -3,12 +3,13 @@
  * source_link: what the side that gives a machine away says and hears, but for the words that
  * decide who runs it.
  */
+#include "source.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "snapfile_format.h"
-#include "source.h"
 
 #define CONNECT_MS 10000
 #define PREPARE_MS 60000 /* to build a machine there */

@@ -16,7 +16,7 @@
 #include "../../src/migration/frame.h"
 #include "memory_channel.h"
 
-#define TYPES FRAME_PONG
+#define TYPES FRAME_REHEARSED
 #define HEADER FRAME_HEADER_BYTES
 
 static uint8_t big[64u << 20];
@@ -348,8 +348,8 @@ static void what_is_unknown_is_skipped_unless_it_is_critical(void **state)
         uint32_t length;
         unsigned frames; /* that were taken after it */
     } cases[] = {
-        {17, 0, 300, 1}, {999, 0, 0, 1},         {0xffff, 0xfffe, 5000, 1},  {0, 0, 8, 1},
-        {17, 1, 300, 0}, {0xffff, 0xffff, 4, 0}, {17, 0, (4u << 20) + 1, 0}, {17, 0, UINT32_MAX, 0},
+        {19, 0, 300, 1}, {999, 0, 0, 1},         {0xffff, 0xfffe, 5000, 1},  {0, 0, 8, 1},
+        {19, 1, 300, 0}, {0xffff, 0xffff, 4, 0}, {19, 0, (4u << 20) + 1, 0}, {19, 0, UINT32_MAX, 0},
     };
     uint8_t *stream = malloc(HEADER + 5000 + HEADER + 8);
     struct error err;
@@ -363,7 +363,7 @@ static void what_is_unknown_is_skipped_unless_it_is_critical(void **state)
         assert_int_equal(receive_all(stream, len, &err), cases[i].frames);
         assert_int_equal(err.code, cases[i].frames ? 0 : EPROTO);
         if (!cases[i].frames)
-            assert_non_null(strstr(err.msg, cases[i].type == 17 ? "(type 17)" : "(type 65535)"));
+            assert_non_null(strstr(err.msg, cases[i].type == 19 ? "(type 19)" : "(type 65535)"));
         if (!cases[i].frames || there == 0)
             continue;
         stream[HEADER + there - 1] ^= 4; /* it is skipped, but not unseen */
