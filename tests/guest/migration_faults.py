@@ -323,10 +323,13 @@ def main():
         signal.signal(number, give_up)
     # Those that wait are spread among those that do not.
     random.shuffle(faults)
-    failed = missed = 0
+    failed, missed, start = 0, 0, time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        for done in concurrent.futures.as_completed([pool.submit(try_one, options, fault) for fault in faults]):
+        results = concurrent.futures.as_completed([pool.submit(try_one, options, fault) for fault in faults])
+        for number, done in enumerate(results, 1):
             fault, wrong, story, _, reached = done.result()
+            if number % 50 == 0:
+                print(f"{number} of {len(faults)} after {time.monotonic() - start:.0f} s", flush=True)
             failed += bool(wrong)
             missed += not reached
             if wrong:
