@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fuzz_frames: a hostile stream, through all that receives frames.
+ * fuzz_frames: a hostile stream, through all that receives frames: what takes them whole, in
+ * pieces, as HELLO, and as pages of a machine's memory.
  *
  * An input is a byte of choices and then the stream. A choice has magic, number and checksums of
  * every frame made right, so that what lies behind them is reached.
@@ -13,11 +14,15 @@
 #include <xxhash.h>
 
 #include "memory_channel.h"
+#include "migration/hello.h"
+#include "migration/pages.h"
 
 #define MEND 1u
 #define CUT_LENGTHS 2u /* no frame is longer than what is left of the stream */
 #define EXPECT 4u      /* every frame whole, as its type or, with the next bit, as STATE */
 #define EXPECT_STATE 8u
+#define HELLO_FIRST 16u
+#define RAM_BYTES (UINT64_C(5) << 20) /* two chunks and a half */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -49,12 +54,28 @@ static void mend(uint8_t *stream, size_t len, unsigned choices)
     }
 }
 
+static struct pages_target ram;
+
+static void make_ram(void)
+{
+    const struct memory_layout layout = {
+        .size = RAM_BYTES, .hole_start = 3u << 20, .hole_end = UINT64_C(4) << 30};
+    struct guest_memory *memory;
+    struct error err;
+
+    if (guest_memory_create(&layout, &memory, &err) < 0 ||
+        pages_target_init(&ram, memory, &err) < 0)
+        abort();
+}
+
 static int take_in_pieces(struct frame_stream *s, struct error *err)
 {
     static uint8_t bytes[3][1000];
     struct frame frame;
     int r = frame_recv(s, &frame, err);
 
+    if (r == 0 && frame.type == FRAME_PAGES)
+        return pages_receive(&ram, s, &frame, err);
     if (r < 0)
         return r;
     if (frame.length > frame_max_bytes(frame.type) || frame_name(frame.type)[0] == '?')
@@ -99,6 +120,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (choices & MEND)
         mend(stream, len, choices);
     channel.in = stream;
+    if (!ram.memory)
+        make_ram();
+    if (choices & HELLO_FIRST) {
+        struct hello hello;
+
+        r = hello_receive(&s, &hello, &err);
+        if (r == 0 && (hello.channels > HELLO_MAX_CHANNELS || hello.channel >= hello.channels))
+            abort();
+    }
     while (r == 0) {
         unsigned type = channel.in_at + 3 < len ? stream[channel.in_at + 2] : 0;
 

@@ -47,9 +47,11 @@ SAMPLE = [("kill source", TO_TARGET, "PAGES", "before"), ("kill target", TO_TARG
 
 
 under_way = set()
+given_up = threading.Event()
 
 
 def give_up(number, _frame):
+    given_up.set()
     for move in list(under_way):
         move.end()
     os._exit(128 + number)
@@ -69,6 +71,8 @@ class Side:
         self.env = dict(os.environ, XDG_RUNTIME_DIR=str(self.folder / "run"), XDG_CACHE_HOME=str(folder / "cache"))
 
     def start(self, *args, **more):
+        if given_up.is_set():
+            raise Wrong("given up")
         # Many of them at once are to leave the machine to others.
         return subprocess.Popen([self.vmrun, *args], env=self.env, cwd=self.folder, stdin=subprocess.DEVNULL,
                                 preexec_fn=lambda: os.nice(15), **more)
