@@ -20,19 +20,13 @@ hosts_begin() {
     trap 'for host in $others; do on "$host" touch /tmp/no-more; done' EXIT
 }
 
-take_orders() {
-    modprobe bridge
-    brctl addbr br0
-    ip link set br0 address "$(cat /sys/class/net/eth0/address)" # which else changed with each tap
-    brctl addif br0 eth0
-    ip address del "$LAB_ADDRESS/24" dev eth0
-    ip address add "$LAB_ADDRESS/24" dev br0
-    ip link set br0 up
-    # What an order leaves running may keep the file with its output, and not the connection.
-    cat >/tmp/order <<'END'
+# write_order FILE: the program that carries out one order. What an order leaves running may keep the file with its output, and not
+# the connection.
+write_order() {
+    cat >"$1" <<'END'
 #!/bin/sh
-. ./lib.sh
-. ./hosts.sh
+[ ! -e lib.sh ] || . ./lib.sh
+[ ! -e hosts.sh ] || . ./hosts.sh
 cat >/tmp/order.$$
 (. /tmp/order.$$) </dev/null >/tmp/printed.$$ 2>&1
 status=$?
@@ -41,7 +35,18 @@ cat /tmp/printed.$$
 echo "=status $status"
 rm -f /tmp/order.$$ /tmp/printed.$$
 END
-    chmod 755 /tmp/order
+    chmod 755 "$1"
+}
+
+take_orders() {
+    modprobe bridge
+    brctl addbr br0
+    ip link set br0 address "$(cat /sys/class/net/eth0/address)" # which else changed with each tap
+    brctl addif br0 eth0
+    ip address del "$LAB_ADDRESS/24" dev eth0
+    ip address add "$LAB_ADDRESS/24" dev br0
+    ip link set br0 up
+    write_order /tmp/order
     nc -ll -p 514 -e /tmp/order &
     while [ ! -e /tmp/no-more ]; do sleep 0.5; done
     exit 0

@@ -8,17 +8,18 @@
 #
 #   moves_begin                hosts, network and disk are ready
 #   torture_on HOST CPUS       the guest starts there, and works
-#   moved FROM TO COMMAND...   COMMAND FROM TO moves it; then it goes on there with nothing wrong
+#   moved FROM TO COMMAND      COMMAND FROM TO moves it; then it goes on there with nothing wrong
+#   migrate FROM TO            such a command
 #   moves_table                what was measured of each move, and the medians
 #
 # The guest's own lines come to c by TCP, in /tmp/report: one connection, which lives as long as the guest does.
-GUEST=10.7.7.50
+GUEST=10.7.7.50 MEMORY=128M DISKS='--disk /mnt/disk' LINE='' LIFE=60
 orders="ip addr add $GUEST/24 dev eth0; ip link set eth0 up; downtime answer &
 torture memory=32 writers=2 rate=10 disk=/dev/vda peer=$SERVER | tee /dev/console | nc $SERVER 7009"
 
 moves_begin() {
     hosts_begin
-    mount -t tmpfs -o size=90% export $EXPORT
+    [ "$LINE" ] || mount -t tmpfs -o size=90% export $EXPORT
     truncate -s 16M $EXPORT/disk
     expect "NFS is mounted on both hosts" nfs_begin
     printf '#!/bin/sh\nexec cat >>/tmp/report\n' >/tmp/take-report
@@ -33,7 +34,7 @@ says_more() { [ "$(lines)" -gt "$had" ]; }
 # goes_on: the guest of this nonce says more, later than all it said before, and nothing is wrong.
 goes_on() {
     had=$(lines)
-    wait_for 60 says_more || { echo "no sign of life"; tail -n 2 /tmp/report; return 1; }
+    wait_for $LIFE says_more || { echo "no sign of life"; tail -n 2 /tmp/report; return 1; }
     ! grep WRONG /tmp/report || return 1
     said=$(grep '^torture: .* second .* errors 0[[:space:]]*$' /tmp/report | tail -n 1)
     set -- $said
@@ -47,8 +48,8 @@ torture_on() {
     rm -f /tmp/report /tmp/ask
     : >/tmp/report
     nonce='' second=0 cpus=$2
-    expect "$cpus: it starts on $1" on "$1" "vmrun run --detach --name torture --kernel $KERNEL --initrd ./initrd --cpus $cpus --memory 128M \
-        --console file:/tmp/serial --disk /mnt/disk --net tap=tap0,bridge=br0 --cmdline '$(script_line "$orders")'"
+    expect "$cpus: it starts on $1" on "$1" "vmrun run --detach --name torture --kernel $KERNEL --initrd ./initrd --cpus $cpus --memory $MEMORY \
+        $DISKS --net tap=tap0,bridge=br0 --console file:/tmp/serial --cmdline '$LINE $(script_line "$orders")'"
     mkfifo /tmp/ask
     ./downtime ask $GUEST </tmp/ask >/tmp/away &
     exec 4>/tmp/ask
@@ -74,6 +75,15 @@ moved() {
     goes_on || return
     set -- $(away)
     echo "$cpus $from $to $took $4 $6 $8" >>/tmp/moves # sent N lost N echo_ms N guest_ms N
+}
+
+address_of() { sed -n "s/ $1\$//p" /etc/hosts; }
+migrate() {
+    on $2 "vmrun receive --detach --insecure --console file:/tmp/serial tcp://0.0.0.0:7777 >/tmp/receive 2>&1 &"
+    wait_for 30 on $2 grep -q waiting /tmp/receive || return
+    on $1 "vmrun migrate --insecure torture tcp://$(address_of $2):7777" || { on $2 cat /tmp/receive; return 1; }
+    wait_for 30 on $2 vmrun status torture || { on $2 cat /tmp/receive; return 1; }
+    ! on $1 vmrun status torture || { echo "it is still on $1"; return 1; }
 }
 
 moves_table() {
