@@ -69,50 +69,45 @@ static int check_base(const struct snapfile *file, const struct snapfile *base, 
     return same ? 0 : error_set(err, EPROTO, "has other memory");
 }
 
-static int open_base(struct snapfile *file, struct error *err)
+/* ret_base may be set also when this fails. */
+static int open_base(const struct snapfile *file, const char *path, struct snapfile **ret_base,
+                     struct error *err)
 {
-    struct snapfile *base = NULL;
-    char *path = base_path(file);
     struct stat st;
+
+    if (stat(path, &st) < 0)
+        return error_errno(err, errno, "%s", path);
+    if (!S_ISREG(st.st_mode))
+        return error_set(err, EINVAL, "%s: is no regular file", path);
+    if (snapfile_open_alone(path, ret_base, err) < 0)
+        return -err->code;
+    return check_base(file, *ret_base, err) < 0 ? error_prefix(err, "%s", path) : 0;
+}
+
+static int join_base(struct snapfile *file, struct error *err)
+{
+    char *path = base_path(file);
     int r;
 
     if (!path)
         return error_set(err, ENOMEM, "%s: out of memory", file->name);
-    if (stat(path, &st) < 0)
-        r = error_errno(err, errno, "%s", path);
-    else if (!S_ISREG(st.st_mode))
-        r = error_set(err, EINVAL, "%s: is no regular file", path);
-    else
-        r = snapfile_open_alone(path, &base, err);
-    if (r == 0) {
-        r = check_base(file, base, err);
-        if (r < 0)
-            error_prefix(err, "%s", path);
-    }
+    r = open_base(file, path, &file->base, err);
     free(path);
-    if (r < 0) {
-        snapfile_close(base);
-        return error_prefix(err, "%s builds on", file->name);
-    }
-    file->base = base;
-    return 0;
+    return r < 0 ? error_prefix(err, "%s builds on", file->name) : 0;
 }
 
 int snapfile_open(const char *path, struct snapfile **ret_file, struct error *err)
 {
-    struct snapfile *file, *last;
+    struct snapfile *file = NULL;
+    unsigned files = 0;
     int r = snapfile_open_alone(path, &file, err);
 
-    if (r < 0)
-        return r;
-    last = file;
-    for (unsigned files = 1; r == 0 && last->super.partial; files++) {
-        if (files == SNAPFILE_MAX_CHAIN)
+    for (struct snapfile *last = file; r == 0 && last && last->super.partial; last = last->base) {
+        if (++files < SNAPFILE_MAX_CHAIN)
+            r = join_base(last, err);
+        else
             r = error_set(err, EMLINK, "%s: builds on more than %u files", path,
                           SNAPFILE_MAX_CHAIN - 1);
-        else
-            r = open_base(last, err);
-        last = r == 0 ? last->base : last;
     }
     if (r < 0) {
         snapfile_close(file);

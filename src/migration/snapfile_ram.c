@@ -225,7 +225,8 @@ int snapfile_verify_chunk(const struct snapfile *file, uint64_t chunk, void *int
     const struct snapfile *chain[SNAPFILE_MAX_CHAIN];
     unsigned count = 0;
 
-    for (; file; file = file->base)
+    do
         chain[count++] = file;
+    while ((file = file->base));
     return verify_chain(chain, count, chunk, into, err);
 }

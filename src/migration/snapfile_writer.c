@@ -125,8 +125,10 @@ static int name_base(struct snapfile_writer *w, const struct snapfile *base, str
     const char *name = beneath ? path + len : path;
     size_t name_len = strlen(name);
 
-    w->base_len = SNAPFILE_BASE_NAME + name_len;
-    w->base = snapfile_is_base_name(name, name_len) ? calloc(1, w->base_len) : NULL;
+    if (snapfile_is_base_name(name, name_len)) {
+        w->base_len = SNAPFILE_BASE_NAME + name_len;
+        w->base = calloc(1, w->base_len);
+    }
     if (w->base)
         memcpy(w->base + SNAPFILE_BASE_NAME, name, name_len);
     free(path);
@@ -153,34 +155,33 @@ static int check_chain(const char *path, const struct snapfile *base, struct err
     return 0;
 }
 
-int snapfile_create_on(const char *path, bool replace, const struct snapfile *base,
-                       struct snapfile_writer **ret_writer, struct error *err)
+static int build_on(struct snapfile_writer *w, const struct snapfile *base, struct error *err)
 {
-    struct snapfile_writer *w = NULL;
-    int r = check_chain(path, base, err);
-
-    if (r == 0)
-        r = snapfile_create(path, replace, base->map.regions, base->map.count, &w, err);
-    if (r == 0)
-        r = name_base(w, base, err);
-    if (r < 0)
-        goto fail;
+    if (name_base(w, base, err) < 0)
+        return -err->code;
     memcpy(w->base, base->super.id, SNAPFILE_ID_BYTES);
     snapfile_put_le(w->base + SNAPFILE_ID_BYTES, base->ram_checksum, 8);
     memcpy(w->parent, base->super.id, SNAPFILE_ID_BYTES);
     w->partial = true;
     w->architecture = base->super.architecture;
     w->pages = calloc(w->map.chunks, SNAPFILE_PAGES_BYTES);
-    if (!w->pages) {
-        r = error_set(err, ENOMEM, "%s: out of memory", path);
-        goto fail;
-    }
-    *ret_writer = w;
-    return 0;
+    return w->pages ? 0 : error_set(err, ENOMEM, "%s: out of memory", w->file.path);
+}
 
-fail:
+int snapfile_create_on(const char *path, bool replace, const struct snapfile *base,
+                       struct snapfile_writer **ret_writer, struct error *err)
+{
+    struct snapfile_writer *w = NULL;
+
+    if (check_chain(path, base, err) < 0 ||
+        snapfile_create(path, replace, base->map.regions, base->map.count, &w, err) < 0)
+        return -err->code;
+    if (w && build_on(w, base, err) == 0) {
+        *ret_writer = w;
+        return 0;
+    }
     snapfile_abandon(w);
-    return r;
+    return -err->code;
 }
 
 void snapfile_write_as(struct snapfile_writer *w, uint32_t architecture, uint64_t created_ns)
