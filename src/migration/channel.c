@@ -269,6 +269,14 @@ void channel_interrupt(struct channel *channel)
     (void)eventfd_write(channel->wake, 1); /* full means that it is readable */
 }
 
+void channel_end_interrupt(struct channel *channel)
+{
+    eventfd_t count;
+
+    atomic_store(&channel->interrupted, false);
+    (void)eventfd_read(channel->wake, &count); /* it does not block */
+}
+
 void channel_set_timeout(struct channel *channel, int timeout_ms)
 {
     unsigned unacknowledged = 0; /* as the kernel likes */

@@ -75,6 +75,8 @@ bool channel_readable(struct channel *channel, int timeout_ms);
 /* Any thread, idempotent: whoever waits in the channel leaves it, now and later, with -ECANCELED.
  * The other side does not notice before it is destroyed. */
 void channel_interrupt(struct channel *channel);
+/* As if it had not been, but for what was received or sent half-way. No thread may be in it. */
+void channel_end_interrupt(struct channel *channel);
 /* Bytes that channel_send() and channel_recv() moved; any thread. */
 uint64_t channel_sent_bytes(const struct channel *channel);
 uint64_t channel_received_bytes(const struct channel *channel);

@@ -12,6 +12,7 @@
 #include "snapfile_format.h"
 
 #define CONNECT_MS 10000
+#define WELCOME_MS 20000 /* strangers may come first, for some seconds each */
 #define PREPARE_MS 60000 /* to build a machine there */
 
 /* It speaks when nothing was asked: it can only refuse. */
@@ -43,13 +44,12 @@ int source_last_words(struct source *s, struct error *err)
     return -err->code;
 }
 
-/* Until there is something to hear. Errors: -ECANCELED; -ETIMEDOUT. */
-int source_await(struct source *s, int timeout_ms, bool cancellable, const char *what,
-                 struct error *err)
+static int await(struct source *s, struct channel *channel, int timeout_ms, bool cancellable,
+                 const char *what, struct error *err)
 {
     uint64_t end = loop_now_ns() + (uint64_t)timeout_ms * 1000000;
 
-    while (!channel_readable(source_control(s)->channel, SOURCE_LOOK_MS)) {
+    while (!channel_readable(channel, SOURCE_LOOK_MS)) {
         if (cancellable && job_cancelled(&s->job))
             return error_set(err, ECANCELED, "cancelled");
         if (loop_now_ns() > end)
@@ -57,6 +57,12 @@ int source_await(struct source *s, int timeout_ms, bool cancellable, const char 
                              what, timeout_ms / 1000);
     }
     return 0;
+}
+
+int source_await(struct source *s, int timeout_ms, bool cancellable, const char *what,
+                 struct error *err)
+{
+    return await(s, source_control(s)->channel, timeout_ms, cancellable, what, err);
 }
 
 static int open_lane(struct source *s, unsigned index, struct error *err)
@@ -75,9 +81,11 @@ static int open_lane(struct source *s, unsigned index, struct error *err)
     uint64_t start = loop_now_ns();
     r = hello_send(&lane->stream, &s->hello, err);
     if (r == 0)
+        r = await(s, lane->stream.channel, WELCOME_MS, true, "WELCOME", err);
+    if (r == 0)
         r = hello_expect_welcome(&lane->stream, &s->hello, err);
     s->job.report.rtt_ns = loop_now_ns() - start;
-    return r < 0 ? error_prefix(err, "%s", s->url) : 0;
+    return r;
 }
 
 static int describe(struct job *job, struct error *err)

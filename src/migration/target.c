@@ -22,7 +22,10 @@
 #include "vmrun/log.h"
 #include "vmrun/thread.h"
 
+#define HELLO_MS 5000 /* a stranger who says nothing keeps the others waiting */
 #define JOIN_MS 10000 /* for the other channels to come */
+#define LOOK_MS 100   /* between two looks at whether the source gave up meanwhile */
+#define MOVES_MS 15000
 #define COMMIT_MS 60000
 #define REGION_BYTES 16u /* of MEMORY, for each */
 
@@ -34,7 +37,8 @@ struct lane {
 };
 
 struct receive {
-    struct channel_listener *listener;
+    struct channel_listener *listener; /* NULL: all channels are there */
+    char *url;
     struct hello hello;
     struct lane lanes[HELLO_MAX_CHANNELS];
 
@@ -72,6 +76,10 @@ int receive_listen(const char *url, const struct channel_security *security,
     for (unsigned i = 0; i < HELLO_MAX_CHANNELS; i++)
         r->lanes[i].receive = r;
     result = channel_listen(security, url, &r->listener, err);
+    if (result == 0) {
+        r->url = strdup(channel_listener_url(r->listener));
+        result = r->url ? 0 : error_set(err, ENOMEM, "out of memory");
+    }
     if (result < 0) {
         receive_destroy(r);
         return result;
@@ -82,7 +90,7 @@ int receive_listen(const char *url, const struct channel_security *security,
 
 const char *receive_url(const struct receive *r)
 {
-    return channel_listener_url(r->listener);
+    return r->url;
 }
 
 static void forget(struct receive *r)
@@ -98,12 +106,22 @@ static void forget(struct receive *r)
     r->cpuid = r->regions = NULL;
 }
 
+static int hear_hello(struct frame_stream *stream, struct hello *ret_hello, struct error *err)
+{
+    int result;
+
+    channel_set_timeout(stream->channel, HELLO_MS);
+    result = hello_receive(stream, ret_hello, err);
+    channel_set_timeout(stream->channel, MOVES_MS);
+    return result;
+}
+
 /* Errors: -EPROTO …, this one is to be sent away. */
 static int hear_machine(struct receive *r, struct error *err)
 {
     struct error ignored;
     void *text;
-    int result = hello_receive(control(r), &r->hello, err);
+    int result = hear_hello(control(r), &r->hello, err);
 
     if (result == 0 && r->hello.channel != 0)
         result = error_set(err, EPROTO, "a channel of a move that nobody began");
@@ -201,33 +219,81 @@ int receive_build(struct receive *r, const struct vm_config *config, struct loop
 
 /* RAM */
 
-/* The other connections of the same move, whoever else may knock. */
+/* The source speaks, or is gone, where it had nothing to say but why it gave up. */
+static int hear_end(struct receive *r, struct error *err)
+{
+    void *body;
+    size_t len;
+    int result = frame_expect(control(r), FRAME_REFUSED, &body, &len, err);
+
+    if (result < 0)
+        return result;
+    result = frame_refusal(body, len, err);
+    free(body);
+    return result;
+}
+
+/* One of the others that knocks: of the same move, or sent away. */
+static void admit(struct receive *r, struct frame_stream *stream)
+{
+    struct hello hello;
+    struct error err;
+    int result = hear_hello(stream, &hello, &err);
+
+    if (result == 0 && (memcmp(hello.session, r->hello.session, sizeof(hello.session)) != 0 ||
+                        hello.channels != r->hello.channels || hello.channel == 0 ||
+                        r->lanes[hello.channel].stream.channel))
+        result = error_set(&err, EBUSY, "another machine is being received here");
+    if (result == 0)
+        result = hello_welcome(stream, &r->hello, &err);
+    if (result == 0) {
+        r->lanes[hello.channel].stream = *stream;
+        return;
+    }
+    log_warn("%s: somebody was sent away: %s", r->url, err.msg);
+    frame_refuse(stream, &err);
+    channel_destroy(stream->channel);
+}
+
+static unsigned joined(const struct receive *r)
+{
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < r->hello.channels; i++)
+        count += r->lanes[i].stream.channel != NULL;
+    return count;
+}
+
+/*
+ * The other connections of the same move, whoever else may knock. Afterwards nobody is listened to,
+ * so that who comes then hears of it at once.
+ */
 static int join_channels(struct receive *r, struct error *err)
 {
-    for (unsigned joined = 1; joined < r->hello.channels;) {
-        struct frame_stream stream = {.channel = NULL};
-        struct hello hello;
-        int result = channel_accept(r->listener, JOIN_MS, &stream.channel, err);
+    uint64_t end = loop_now_ns() + (uint64_t)JOIN_MS * 1000000;
+    unsigned count;
 
-        if (result == -EPROTO)
-            continue;
-        if (result < 0)
-            return error_prefix(err, "channel %u", joined);
-        result = hello_receive(&stream, &hello, err);
-        if (result == 0 && (memcmp(hello.session, r->hello.session, sizeof(hello.session)) != 0 ||
-                            hello.channels != r->hello.channels || hello.channel == 0 ||
-                            r->lanes[hello.channel].stream.channel))
-            result = error_set(err, EBUSY, "another machine is being received here");
-        if (result == 0)
-            result = hello_welcome(&stream, &r->hello, err);
+    while ((count = joined(r)) < r->hello.channels) {
+        struct frame_stream stream = {.channel = NULL};
+        int result = channel_accept(r->listener, LOOK_MS, &stream.channel, err);
+
         if (result == 0) {
-            r->lanes[hello.channel].stream = stream;
-            joined++;
-        } else {
-            frame_refuse(&stream, err);
-            channel_destroy(stream.channel);
+            admit(r, &stream);
+            if (joined(r) > count)
+                end = loop_now_ns() + (uint64_t)JOIN_MS * 1000000;
+            continue;
         }
+        if (result != -EPROTO && result != -ETIMEDOUT)
+            return result;
+        /* Nothing but a refusal comes before all are there. */
+        if (channel_readable(control(r)->channel, 0))
+            return hear_end(r, err);
+        if (loop_now_ns() > end)
+            return error_set(err, ETIMEDOUT, "%s: of its %u connections %u have not come for %u s",
+                             r->url, r->hello.channels, r->hello.channels - count, JOIN_MS / 1000);
     }
+    channel_listener_destroy(r->listener);
+    r->listener = NULL;
     return 0;
 }
 
@@ -356,6 +422,7 @@ static int receive_ram(struct receive *r, struct error *err)
         if (r->lanes[i].started)
             pthread_join(r->lanes[i].thread, NULL);
     }
+    channel_end_interrupt(control(r)->channel); /* it has words to carry */
     if (result == 0 && r->error.code)
         *err = r->error;
     return result < 0 ? result : -r->error.code;
@@ -438,6 +505,16 @@ static int take_over(struct receive *r, struct error *err)
     return result;
 }
 
+/* Something could not be sent: the source may have said before why it went. */
+static int hear_last_words(struct receive *r, struct error *err)
+{
+    struct error words;
+
+    if (channel_readable(control(r)->channel, LOOK_MS) && hear_end(r, &words) == -ECONNREFUSED)
+        *err = words;
+    return -err->code;
+}
+
 int receive_take(struct receive *r, struct error *err)
 {
     int result = hello_send_json(control(r), FRAME_PREPARED, json_pack("{}"), err);
@@ -450,6 +527,8 @@ int receive_take(struct receive *r, struct error *err)
         result = load(r, err);
     if (result == 0)
         result = take_over(r, err);
+    if (result == -EPIPE || result == -ECONNRESET)
+        result = hear_last_words(r, err);
     if (result < 0 && result != -ECONNREFUSED)
         receive_refuse(r, err);
     return result;
@@ -473,6 +552,7 @@ void receive_destroy(struct receive *r)
     pages_target_fini(&r->pages);
     zstd_close(&r->zstd);
     channel_listener_destroy(r->listener);
+    free(r->url);
     pthread_mutex_destroy(&r->lock);
     free(r);
 }

@@ -1,0 +1,405 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Both sides of a move in one process, over the loopback: source and target are vmrun's own, the
+ * machines are fakes (moving/moving.c).
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "moving.h"
+
+/* It arrives */
+
+static void moves_over(unsigned channels)
+{
+    moving_run(&(struct migration_move){.channels = channels});
+    moving_expect_there();
+    assert_int_equal(moving.report.channels, channels);
+}
+
+static void a_machine_arrives_as_it_was(void **state)
+{
+    (void)state;
+    moves_over(1);
+    assert_int_equal(moving.target->loads, 2); /* the rehearsal first */
+    assert_int_equal(moving.source.throttles, 0);
+    assert_true(moving.report.pause_ns > 0);
+    assert_in_range(moving.report.pause_bytes / GUEST_PAGE_SIZE, 1, 100);
+    assert_true(moving.report.sent_bytes > MOVING_PAGES / 2 * GUEST_PAGE_SIZE / 2);
+}
+
+static void two_channels_carry_it_as_well(void **state)
+{
+    (void)state;
+    moves_over(2);
+}
+
+static void and_five(void **state)
+{
+    (void)state;
+    moves_over(5);
+}
+
+static void seventeen_channels_are_refused_at_once(void **state)
+{
+    const struct migration_move move = {.url = "tcp://127.0.0.1:1", .channels = 17};
+    struct error err;
+
+    (void)state;
+    assert_int_equal(migration_move(moving.migration, &move, &err), -EINVAL);
+    assert_string_equal(err.msg, "17 channels: at most 16");
+    assert_false(moving.source.logging);
+}
+
+static unsigned a_hundred(const struct machine *m, unsigned n)
+{
+    (void)m;
+    return n < 8 ? 800 - 100 * n : 100;
+}
+
+static void what_is_written_meanwhile_arrives_as_well(void **state)
+{
+    (void)state;
+    moving.source.writes = a_hundred;
+    moving.source.writes_at_hold = 900;
+    moves_over(2);
+    assert_true(moving.report.rounds > 1);
+    assert_in_range(moving.report.pause_bytes / GUEST_PAGE_SIZE, 900, 1000);
+}
+
+/* Zeros where the target has something by then. */
+static void clear_a_page(void)
+{
+    if (moving.source.harvests++ == 1) {
+        memset(moving.source.memory->regions[0].host + 300 * GUEST_PAGE_SIZE, 0, GUEST_PAGE_SIZE);
+        moving.source.log[0][300 / 64] |= UINT64_C(1) << 300 % 64;
+    }
+}
+
+static void a_page_that_has_become_zero_is_zero_there(void **state)
+{
+    (void)state;
+    moving.step = MOVING_HARVEST;
+    moving.act = clear_a_page;
+    moves_over(1);
+    assert_int_equal(moving.target->memory->regions[0].host[300 * GUEST_PAGE_SIZE], 0);
+}
+
+static void the_guests_clock_has_stood_still_only_while_it_did(void **state)
+{
+    (void)state;
+    moves_over(2);
+    assert_in_range(moving.target->advanced_ns, 1, moving.report.pause_ns);
+}
+
+static void a_machine_without_disks_moves_too(void **state)
+{
+    (void)state;
+    moving.source.has_disks = false;
+    moves_over(2);
+}
+
+static void a_second_move_is_refused_while_one_is_under_way(void **state)
+{
+    const struct migration_move move = {.url = "tcp://127.0.0.1:1"};
+    const struct migration_save save = {.path = "/nowhere/file"};
+    struct error err;
+
+    (void)state;
+    moving_listen(); /* and nobody accepts */
+    assert_int_equal(migration_move(moving.migration,
+                                    &(struct migration_move){.url = receive_url(moving.receive)},
+                                    &err),
+                     0);
+    assert_int_equal(migration_move(moving.migration, &move, &err), -EBUSY);
+    assert_string_equal(err.msg, "another move is under way");
+    assert_int_equal(migration_save(moving.migration, &save, &err), -EBUSY);
+    assert_int_equal(migration_cancel(moving.migration, &err), 0);
+    assert_int_equal(loop_run(moving.loop, &err), 0);
+    moving_expect_here("cancelled");
+    assert_int_equal(migration_cancel(moving.migration, &err), -ENOENT);
+}
+
+/* It writes faster than the network carries */
+
+static unsigned a_thousand(const struct machine *m, unsigned n)
+{
+    (void)n;
+    return m->throttle >= 40 ? 10 : 1000;
+}
+
+static const struct migration_move slow = {
+    .channels = 1, .bandwidth = 20 << 20, .max_pause_ns = 50000000};
+
+static void a_guest_that_writes_too_fast_is_slowed_down_until_it_does_not(void **state)
+{
+    (void)state;
+    moving.source.writes = a_thousand; /* 4 MB a round, some 200 ms */
+    moving_run(&slow);
+    moving_expect_there();
+    assert_int_equal(moving.source.most_throttle, 40);
+    assert_int_equal(moving.report.throttle_percent, 40);
+    assert_true(moving.report.predicted_pause_ns <= slow.max_pause_ns);
+}
+
+static unsigned ever_a_thousand(const struct machine *m, unsigned n)
+{
+    (void)m, (void)n;
+    return 1000;
+}
+
+static void when_time_is_up_it_stays_and_runs_at_full_speed(void **state)
+{
+    struct migration_move move = slow;
+
+    (void)state;
+    moving.source.writes = ever_a_thousand;
+    move.timeout_ns = 1;
+    moving_run(&move);
+    moving_expect_here("time is up, and the stop would take ");
+    assert_int_equal(moving.taken, -ECONNREFUSED);
+    assert_non_null(strstr(moving.taken_err.msg, "time is up"));
+}
+
+static void or_it_stands_still_for_longer_when_that_is_wanted(void **state)
+{
+    struct migration_move move = slow;
+
+    (void)state;
+    moving.source.writes = ever_a_thousand;
+    move.timeout_ns = 1;
+    move.force = true;
+    moving_run(&move);
+    moving_expect_there();
+    assert_true(moving.report.pause_ns > slow.max_pause_ns);
+}
+
+/* It fails, at each step and on either side */
+
+static void again(void)
+{
+    void *state;
+
+    moving_teardown(&state);
+    assert_int_equal(moving_setup(&state), 0);
+}
+
+static void what_fails_at_any_step_is_told_on_both_sides_and_leaves_it_as_it_was(void **state)
+{
+    (void)state;
+    for (unsigned step = MOVING_MARK; step < MOVING_STEPS; step++) {
+        char words[64];
+
+        if (step == MOVING_OFFER) /* it cannot fail */
+            continue;
+        again();
+        snprintf(words, sizeof(words), "%s: told to", moving_step_name(step));
+        moving.step = step;
+        moving.fails = true;
+        moving_listen();
+        moving_receive();
+        moving_move(receive_url(moving.receive), NULL);
+        if (step <= MOVING_CPUID) {
+            /* The target waits for another one; give it that. */
+            moving_expect_here(words);
+            moving.step = MOVING_NOTHING;
+            moving_move(receive_url(moving.receive), NULL);
+            moving_join();
+            moving.ended = 1;
+            moving_expect_there();
+            continue;
+        }
+        moving_join();
+        moving_expect_here(words);
+        assert_true(moving.taken < 0);
+        if (!strstr(moving.taken_err.msg, words))
+            fail_msg("the target says: %s", moving.taken_err.msg);
+        assert_int_equal(moving.source.asked, step == MOVING_TAKE);
+    }
+}
+
+static void memory_of_another_layout_is_refused(void **state)
+{
+    (void)state;
+    moving.other_memory = true;
+    moving_listen();
+    moving_receive();
+    moving_move(receive_url(moving.receive), NULL);
+    pthread_join(moving.thread, NULL);
+    moving.target = NULL; /* destroyed by receive_build() */
+    moving_expect_here("not the memory of the machine that MACHINE describes");
+}
+
+static void nobody_listens(void **state)
+{
+    char url[64];
+
+    (void)state;
+    moving_listen();
+    snprintf(url, sizeof(url), "%s", receive_url(moving.receive));
+    receive_destroy(moving.receive);
+    moving.receive = NULL;
+    moving_move(url, NULL);
+    moving_expect_here(url);
+    assert_non_null(strstr(moving.report.error.msg, "Connection refused"));
+}
+
+/* It is cancelled */
+
+static void cancel(void)
+{
+    struct error err;
+
+    (void)migration_cancel(moving.migration, &err);
+}
+
+static void it_can_be_cancelled_at_any_step_before_the_disks_are_given_up(void **state)
+{
+    (void)state;
+    for (unsigned step = MOVING_CREATE; step < MOVING_STEPS; step++) {
+        again();
+        moving.step = step;
+        moving.act = cancel;
+        moving_run(NULL);
+        if (step >= MOVING_OFFER) {
+            moving_expect_there();
+            continue;
+        }
+        /* Who has heard of READY already may have gone on. */
+        if (moving.report.outcome == MIGRATION_THERE) {
+            assert_in_range(step, MOVING_HOLD, MOVING_LOAD);
+            moving_expect_there();
+            continue;
+        }
+        moving_expect_here("cancelled");
+        assert_int_equal(moving.taken, -ECONNREFUSED);
+        assert_non_null(strstr(moving.taken_err.msg, "cancelled"));
+    }
+}
+
+static void kill_it(void *opaque)
+{
+    (void)opaque;
+    machine_kill(&moving.source);
+}
+
+static void have_it_killed(void)
+{
+    (void)loop_post(moving.loop, kill_it, NULL);
+}
+
+static void a_machine_that_ends_at_any_step_before_that_ends_on_both_sides(void **state)
+{
+    struct error err;
+
+    (void)state;
+    for (unsigned step = MOVING_CREATE; step < MOVING_HOLD; step++) {
+        again();
+        moving.step = step;
+        moving.act = have_it_killed;
+        moving_listen();
+        moving_receive();
+        moving_move(receive_url(moving.receive), NULL); /* the loop has stopped */
+        migration_destroy(moving.migration);
+        moving.migration = NULL;
+        moving_join();
+        assert_int_equal(moving.ended, 1);
+        assert_int_equal(moving.taken, -ECONNREFUSED);
+        assert_false(moving.source.logging);
+        assert_int_equal(migration_create(&moving.source, moving.loop, &moving.migration, &err), 0);
+    }
+}
+
+/* Nobody knows */
+
+static void refused_commit(enum block_handover_answer answer, bool has_disks)
+{
+    moving.step = MOVING_TAKE;
+    moving.fails = true;
+    moving.answer = answer;
+    moving.source.has_disks = has_disks;
+    moving_run(NULL);
+    assert_int_equal(moving.source.asked, has_disks);
+    assert_true(moving.taken < 0);
+}
+
+static void the_arbiter_says_that_it_runs_there(void **state)
+{
+    (void)state;
+    refused_commit(HANDOVER_TAKEN, true);
+    assert_int_equal(moving.report.outcome, MIGRATION_THERE);
+    assert_int_equal(moving.report.error.code, 0);
+    assert_true(moving.source.killed);
+}
+
+static void the_arbiter_says_that_it_is_as_it_was(void **state)
+{
+    (void)state;
+    refused_commit(HANDOVER_AS_IT_WAS, true);
+    moving_expect_here("take: told to");
+}
+
+static void the_arbiter_cannot_tell(void **state)
+{
+    (void)state;
+    refused_commit(HANDOVER_UNKNOWN, true);
+    assert_int_equal(moving.report.outcome, MIGRATION_UNCERTAIN);
+    assert_int_equal(moving.source.state, MACHINE_UNCERTAIN);
+    assert_string_equal(moving.source.words, "the disks say so");
+    assert_string_equal(moving.report.error.msg, "the disks say so");
+    assert_false(moving.source.killed);
+    assert_false(moving.source.logging);
+}
+
+static void without_an_arbiter_a_refusal_is_enough(void **state)
+{
+    (void)state;
+    moving.answer = HANDOVER_UNKNOWN;
+    moving.step = MOVING_TAKE;
+    moving.fails = true;
+    moving.source.has_disks = false;
+    moving_run(NULL);
+    assert_int_equal(moving.source.asked, 0);
+    assert_int_equal(moving.report.outcome, MIGRATION_HERE);
+    assert_int_equal(moving.source.state, MACHINE_RUNNING);
+    assert_false(moving.source.held);
+    assert_non_null(strstr(moving.report.error.msg, "take: told to"));
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, moving_setup, moving_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(a_machine_arrives_as_it_was),
+        TEST(two_channels_carry_it_as_well),
+        TEST(and_five),
+        TEST(seventeen_channels_are_refused_at_once),
+        TEST(what_is_written_meanwhile_arrives_as_well),
+        TEST(a_page_that_has_become_zero_is_zero_there),
+        TEST(the_guests_clock_has_stood_still_only_while_it_did),
+        TEST(a_machine_without_disks_moves_too),
+        TEST(a_second_move_is_refused_while_one_is_under_way),
+        TEST(a_guest_that_writes_too_fast_is_slowed_down_until_it_does_not),
+        TEST(when_time_is_up_it_stays_and_runs_at_full_speed),
+        TEST(or_it_stands_still_for_longer_when_that_is_wanted),
+        TEST(what_fails_at_any_step_is_told_on_both_sides_and_leaves_it_as_it_was),
+        TEST(memory_of_another_layout_is_refused),
+        TEST(nobody_listens),
+        TEST(it_can_be_cancelled_at_any_step_before_the_disks_are_given_up),
+        TEST(a_machine_that_ends_at_any_step_before_that_ends_on_both_sides),
+        TEST(the_arbiter_says_that_it_runs_there),
+        TEST(the_arbiter_says_that_it_is_as_it_was),
+        TEST(the_arbiter_cannot_tell),
+        TEST(without_an_arbiter_a_refusal_is_enough),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
