@@ -41,7 +41,8 @@ struct machine {
     unsigned (*writes)(struct machine *m, unsigned n);
     unsigned writes_at_hold;
     int state_fails;
-    bool unseen;       /* nobody is to sum it up */
+    bool unseen; /* nobody is to sum it up */
+    bool cannot_be_held;
     uint64_t held_sum; /* of all RAM, when it was held */
 };
 
@@ -145,6 +146,8 @@ int machine_hold(struct machine *m, struct error *err)
 {
     if (m->state == MACHINE_ENDED)
         return error_set(err, EBUSY, "the machine has ended");
+    if (m->cannot_be_held)
+        return error_set(err, ETIMEDOUT, "disk root: 1 request in flight");
     if (m->state == MACHINE_RUNNING)
         write_pages(m, m->writes_at_hold);
     m->held = true;
@@ -494,6 +497,18 @@ static void a_state_that_cannot_be_taken_leaves_all_as_it_was(void **state)
     assert_false(bench.machine.killed);
 }
 
+static void a_machine_that_cannot_be_held_runs_on_and_there_is_no_file(void **state)
+{
+    (void)state;
+    bench.machine.cannot_be_held = true;
+    save(true);
+    expect_no_file(ETIMEDOUT);
+    assert_string_equal(bench.report.error.msg, "disk root: 1 request in flight");
+    assert_int_equal(bench.machine.state, MACHINE_RUNNING);
+    assert_int_equal(bench.machine.resumes, 0);
+    assert_false(bench.machine.killed);
+}
+
 static void a_machine_that_was_paused_to_be_saved_runs_on_when_that_fails(void **state)
 {
     (void)state;
@@ -585,6 +600,7 @@ int main(void)
         TEST(a_machine_that_is_to_stop_is_paused_synced_and_ended),
         TEST(a_paused_machine_stays_paused),
         TEST(a_state_that_cannot_be_taken_leaves_all_as_it_was),
+        TEST(a_machine_that_cannot_be_held_runs_on_and_there_is_no_file),
         TEST(a_machine_that_was_paused_to_be_saved_runs_on_when_that_fails),
         TEST(a_cancelled_save_leaves_no_file_and_the_machine_running),
         TEST(an_engine_that_goes_takes_its_save_along),
