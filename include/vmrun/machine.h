@@ -142,13 +142,14 @@ struct guest_memory *machine_memory(struct machine *machine);
  *   "config"  as config_print() has it; the addresses of network cards are filled in
  *   "disks"   of each the id, path, bytes, and mtime_ns (not of block devices), as of now
  *   "host"    that it runs on: vmrun's and the kernel's release, the CPU's vendor and model
+ *   "needs"   of a host's KVM, as machine_needs() has it
  * Errors: -ENOMEM; those of config_print() and virtio_blk_identity().
  */
 int machine_describe(const struct machine *machine, char **ret_text, struct error *err);
-/* The same of a machine that config describes; disks: of each of its disks. */
+/* The same of a machine that config describes; disks: of each of its disks; needs: or NULL. */
 struct block_identity;
 int machine_describe_config(const struct vm_config *config, const struct block_identity *disks,
-                            char **ret_text, struct error *err);
+                            const char *needs, char **ret_text, struct error *err);
 /*
  * Read "config" over what config holds, checked as config_load() does. `where` names the text in
  * messages; nobody vouches for it. Errors: those of config_load_text(); -EPROTO, it is no such
@@ -234,6 +235,10 @@ int machine_needs(const struct machine *machine, char **ret_text, struct error *
 int machine_check_needs(const char *needs, const void *cpuid, size_t cpuid_len,
                         char missing[MACHINE_LACKS_BYTES], char doubts[MACHINE_LACKS_BYTES],
                         struct error *err);
+/* The same for what a description says, if it was not taken on a host like this one. */
+int machine_check_host(const char *where, const char *text, size_t len, const void *cpuid,
+                       size_t cpuid_len, char missing[MACHINE_LACKS_BYTES],
+                       char doubts[MACHINE_LACKS_BYTES], struct error *err);
 /* All that was written to the disks is durable. Only while held or paused. Errors: -ETIMEDOUT; what
  * fsync(2) says. */
 int machine_sync_disks(struct machine *machine, struct error *err);

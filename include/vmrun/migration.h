@@ -103,6 +103,15 @@ struct migration_report {
     const struct migration_round *round; /* of each; until the listener returns */
     unsigned channels;
     unsigned throttle_percent; /* at last */
+    bool checked;              /* only: what is here is what a move would be like */
+    struct migration_check {
+        uint64_t bandwidth;  /* bytes a second, of one connection */
+        uint64_t dirty_rate; /* bytes a second that the guest writes */
+        uint64_t ram_bytes;  /* that are to be sent, without what was never touched */
+        uint64_t total_ns, pause_ns;
+        unsigned rounds;
+        bool converges; /* or it would have to be slowed down */
+    } check;
 };
 
 struct migration_listener {
@@ -160,10 +169,11 @@ struct channel_security {
 struct migration_move {
     const char *url; /* "tcp://HOST:PORT" */
     struct channel_security security;
-    unsigned channels;     /* connections; 0: as many as pay */
+    uint64_t channels;     /* connections; 0: as many as pay */
     uint64_t bandwidth;    /* bytes a second at most; 0: no limit */
     uint64_t max_pause_ns; /* the stop is not to be longer, as far as it can be told; 0: 300 ms */
     uint64_t timeout_ns;   /* for the rounds to come to that; 0: ten minutes */
+    bool check;            /* do all but move, and tell what a move would be like */
     bool compress;         /* RAM, by zstd: where the network is slower than a CPU */
     bool force;            /* then: stop for longer, instead of giving up */
 };
@@ -227,6 +237,12 @@ const char *receive_url(const struct receive *receive); /* with the port that wa
  */
 int receive_accept(struct receive *receive, const char **ret_description, size_t *ret_len,
                    struct error *err);
+/* It is not to come: only whether it could. Then receive_check() follows receive_build(), and
+ * receive_forget(), with the machine destroyed, lets the next one come. */
+bool receive_is_check(const struct receive *receive);
+/* Answer what is asked until all is known. Errors: those of receive_take(). */
+int receive_check(struct receive *receive, struct error *err);
+void receive_forget(struct receive *receive);
 const void *receive_cpuid(const struct receive *receive, size_t *ret_len);
 /* Tell the other side why it cannot come here. */
 void receive_refuse(struct receive *receive, const struct error *why);

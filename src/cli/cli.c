@@ -103,6 +103,7 @@ static const struct cli_option restore_options[] = {
 };
 
 static const struct cli_option migrate_options[] = {
+    {"--check", NULL, "do all but move, and say what a move would be like", NULL},
     {"--channels", "N", "connections (default: as many as pay)", NULL},
     {"--compress", NULL, "RAM by zstd: pays on a network of less than some 300 MB/s", NULL},
     {"--bandwidth", "SIZE", "bytes a second at most: 100M", NULL},

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "vmrun/kvm.h"
+#include "vmrun/log.h"
 #include "vmrun/machine.h"
 #include "vmrun/netdev.h"
 
@@ -36,11 +37,12 @@ static int set_key(struct run *run, const struct cli_args *args, const char *tex
 }
 
 int incoming_configure(struct run *run, const struct cli_args *args, const char *where,
-                       const char *description, size_t len, struct error *err)
+                       const struct incoming *in, struct error *err)
 {
     int status = CLI_OK;
 
-    if (machine_read_description(where, description, len, &run->config, err) < 0)
+    if (machine_read_description(where, in->description, in->description_len, &run->config, err) <
+        0)
         return CLI_FAILED;
     /* It may have run detached; in the foreground a terminal is its console, as of any other. */
     if (!cli_has(args, "--detach") && run->config.serial.kind == CONFIG_CONSOLE_NONE &&
@@ -135,9 +137,28 @@ static void check_nets(const struct run *run, struct incoming_reasons *reasons)
     }
 }
 
-void incoming_check(const struct run *run, const void *cpuid, size_t len,
+static void check_kvm(const struct incoming *in, struct incoming_reasons *reasons)
+{
+    char missing[MACHINE_LACKS_BYTES], doubts[MACHINE_LACKS_BYTES];
+    struct error err;
+
+    if (!in->cpuid)
+        return; /* that was said */
+    if (machine_check_host(reasons->what, in->description, in->description_len, in->cpuid,
+                           in->cpuid_len, missing, doubts, &err) < 0) {
+        incoming_reason(reasons, "%s", err.msg);
+        return;
+    }
+    if (missing[0])
+        incoming_reason(reasons, "this host's KVM cannot take over: %s", missing);
+    if (doubts[0])
+        log_warn("%s: this host's KVM may lose: %s", reasons->what, doubts);
+}
+
+void incoming_check(const struct run *run, const struct incoming *in,
                     struct incoming_reasons *reasons)
 {
-    check_cpus(run, cpuid, len, reasons);
+    check_cpus(run, in->cpuid, in->cpuid_len, reasons);
+    check_kvm(in, reasons);
     check_nets(run, reasons);
 }

@@ -14,11 +14,18 @@ struct incoming_reasons {
     char text[INCOMING_MAX_REASONS][512];
 };
 
+/* What is said of it; cpuid: NULL, nothing. */
+struct incoming {
+    const char *description;
+    const void *cpuid;
+    size_t description_len, cpuid_len;
+};
+
 /* The description under what the command line says; where: names it. Returns an exit status. */
 int incoming_configure(struct run *run, const struct cli_args *args, const char *where,
-                       const char *description, size_t len, struct error *err);
-/* The CPUs (cpuid: NULL, it has none) and network cards against this host. */
-void incoming_check(const struct run *run, const void *cpuid, size_t len,
+                       const struct incoming *in, struct error *err);
+/* The CPUs, what KVM must be able to do, and network cards, against this host. */
+void incoming_check(const struct run *run, const struct incoming *in,
                     struct incoming_reasons *reasons);
 void incoming_reason(struct incoming_reasons *reasons, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* On stderr, one a line. Returns how many. */

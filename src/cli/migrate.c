@@ -85,12 +85,12 @@ static int make_params(const struct cli_args *args, json_t **ret_params, struct 
 
     if (status != CLI_OK)
         return status;
-    params =
-        json_pack("{s:s, s:I, s:I, s:I, s:I, s:b, s:b, s:b}", "url", args->operands[1], "channels",
-                  (json_int_t)n.channels, "bandwidth", (json_int_t)n.bandwidth, "max_downtime_ns",
-                  (json_int_t)(n.max_pause_ms * 1000000), "timeout_ns",
-                  (json_int_t)(n.timeout_s * 1000000000), "force", (int)n.force, "compress",
-                  (int)cli_has(args, "--compress"), "insecure", (int)cli_has(args, "--insecure"));
+    params = json_pack("{s:s, s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:b}", "url", args->operands[1],
+                       "channels", (json_int_t)n.channels, "bandwidth", (json_int_t)n.bandwidth,
+                       "max_downtime_ns", (json_int_t)(n.max_pause_ms * 1000000), "timeout_ns",
+                       (json_int_t)(n.timeout_s * 1000000000), "force", (int)n.force, "compress",
+                       (int)cli_has(args, "--compress"), "check", (int)cli_has(args, "--check"),
+                       "insecure", (int)cli_has(args, "--insecure"));
     for (size_t i = 0; params && status == CLI_OK && i < sizeof(paths) / sizeof(paths[0]); i++)
         status = add_path(args, paths[i][0], params, paths[i][1], err);
     if (status == CLI_OK)
@@ -121,6 +121,27 @@ static void print_end(const char *name, const char *url, const json_t *end)
         (double)watch_figure(pause, "commit_ns") / 1e6);
 }
 
+static void print_check(const char *name, const char *url, const json_t *end)
+{
+    char ram[24], network[24], writes[24];
+
+    text_format_size((uint64_t)watch_figure(end, "ram_bytes") >> 20 << 20, ram, sizeof(ram));
+    text_format_size((uint64_t)watch_figure(end, "bandwidth") >> 20 << 20, network,
+                     sizeof(network));
+    text_format_size((uint64_t)watch_figure(end, "dirty_rate") >> 20 << 20, writes, sizeof(writes));
+    printf("%s can move to %s\n", name, url);
+    printf("the network: %s/s, %.2f ms there and back; the guest: %s of RAM, writes %s/s\n",
+           network, (double)watch_figure(end, "rtt_ns") / 1e6, ram, writes);
+    printf("predicted: %lld round%s in %.1f s, and then it stands still for %.1f ms%s\n",
+           (long long)watch_figure(end, "predicted_rounds"),
+           watch_figure(end, "predicted_rounds") == 1 ? "" : "s",
+           (double)watch_figure(end, "predicted_total_ns") / 1e9,
+           (double)watch_figure(end, "predicted_pause_ns") / 1e6,
+           json_is_true(json_object_get(end, "converges"))
+               ? ""
+               : ", or is slowed down, as it writes faster than the network carries");
+}
+
 static int write_report(const char *path, const json_t *end, struct error *err)
 {
     if (!path || json_dump_file(end, path, JSON_INDENT(2)) == 0)
@@ -142,6 +163,11 @@ static int tell_end(struct watch *w, const struct cli_args *args, const json_t *
                   json_string_value(json_object_get(end, "detail")));
         return w->signal ? 128 + w->signal : CLI_FAILED;
     }
+    if (cli_has(args, "--check")) {
+        if (!cli_has(args, "--json"))
+            print_check(args->operands[0], args->operands[1], end);
+        return status;
+    }
     if (control_client_wait_gone(w->client, GONE_MS, err) < 0)
         return CLI_FAILED;
     if (!cli_has(args, "--json"))
@@ -154,6 +180,7 @@ int cli_migrate(const struct cli_args *args, struct error *err)
     struct watch w = {.progress = "migrate",
                       .ended = "migrated",
                       .failed = "migrate_failed",
+                      .also = "migrate_checked",
                       .cancel = "vm.migrate.cancel"};
     json_t *params = NULL, *end = NULL;
     int status = make_params(args, &params, err);

@@ -8,31 +8,73 @@
 
 #include "incoming.h"
 
-static int receive(struct run *run, const struct cli_args *args, struct error *err)
+/* What comes, configured and held against this host. Returns an exit status; the other side knows.
+ */
+static int look(struct run *run, const struct cli_args *args, struct error *err)
 {
     struct incoming_reasons reasons = {.what = args->operands[0], .done = "received"};
-    const char *description;
-    const void *cpuid;
-    size_t len, cpuid_len;
+    struct incoming in;
+    struct error why;
     int status;
 
-    if (receive_accept(run->receive, &description, &len, err) < 0)
+    if (receive_accept(run->receive, &in.description, &in.description_len, err) < 0)
         return CLI_FAILED;
-    status = incoming_configure(run, args, args->operands[0], description, len, err);
+    in.cpuid = receive_cpuid(run->receive, &in.cpuid_len);
+    status = incoming_configure(run, args, args->operands[0], &in, err);
     if (status != CLI_OK) {
         receive_refuse(run->receive, err);
         return status;
     }
-    cpuid = receive_cpuid(run->receive, &cpuid_len);
-    incoming_check(run, cpuid, cpuid_len, &reasons);
-    if (incoming_tell_reasons(&reasons)) {
-        struct error why;
+    incoming_check(run, &in, &reasons);
+    if (incoming_tell_reasons(&reasons) == 0)
+        return CLI_OK;
+    incoming_join_reasons(&reasons, &why);
+    receive_refuse(run->receive, &why);
+    return CLI_FAILED;
+}
 
-        incoming_join_reasons(&reasons, &why);
-        receive_refuse(run->receive, &why);
-        return CLI_FAILED;
+/* All of a move but the move. Whatever is wrong, the other side hears it and this one waits on. */
+static void check(struct run *run, struct error *err)
+{
+    struct control_name *name = NULL;
+    struct machine *machine = NULL;
+    struct loop *loop = NULL;
+    int r = control_name_claim(run->config.name, &name, err);
+
+    if (r < 0)
+        receive_refuse(run->receive, err);
+    if (r == 0)
+        r = loop_create(&loop, err);
+    if (r == 0)
+        r = receive_build(run->receive, &run->config, loop, &machine, err);
+    if (r == 0)
+        r = receive_check(run->receive, err);
+    fprintf(stderr, "vmrun: '%s' was to be checked only: %s\n", run->config.name,
+            r < 0 ? err->msg : "it can come");
+    machine_destroy(machine);
+    loop_destroy(loop);
+    control_name_release(name);
+}
+
+static int receive(struct run *run, const struct cli_args *args, struct error *err)
+{
+    for (;;) {
+        int status = look(run, args, err);
+        bool only_check = receive_is_check(run->receive);
+
+        if (status != CLI_OK && !only_check)
+            return status;
+        if (status == CLI_OK && !only_check)
+            return run_to_the_end(run, args, err);
+        if (status == CLI_OK)
+            check(run, err);
+        else if (err->msg[0])
+            fprintf(stderr, "vmrun: %s\n", err->msg);
+        receive_forget(run->receive);
+        config_fini(&run->config);
+        config_init(&run->config);
+        *err = (struct error){0};
     }
-    return run_to_the_end(run, args, err);
 }
 
 int cli_receive(const struct cli_args *args, struct error *err)

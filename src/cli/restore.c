@@ -90,18 +90,18 @@ static int parse_options(struct run *run, const struct cli_args *args, struct er
 static int restore_file(struct run *run, const struct cli_args *args, struct error *err)
 {
     struct incoming_reasons reasons = {.what = args->operands[0], .done = "restored"};
-    size_t len, cpuid_len;
-    const char *description = snapfile_section(run->file, "machine", &len);
-    const void *cpuid = snapfile_section(run->file, "cpuid", &cpuid_len);
+    struct incoming in;
     struct working_set set;
     struct error why;
     int status;
 
-    if (!description) {
+    in.description = snapfile_section(run->file, "machine", &in.description_len);
+    in.cpuid = snapfile_section(run->file, "cpuid", &in.cpuid_len);
+    if (!in.description) {
         error_set(err, EPROTO, "%s: section 'machine': missing", args->operands[0]);
         return CLI_FAILED;
     }
-    status = incoming_configure(run, args, args->operands[0], description, len, err);
+    status = incoming_configure(run, args, args->operands[0], &in, err);
     if (status != CLI_OK)
         return status;
     if (snapfile_architecture(run->file) != ARCHITECTURE) {
@@ -111,8 +111,9 @@ static int restore_file(struct run *run, const struct cli_args *args, struct err
         if (run->restore_params.mode == RESTORE_PREFETCH &&
             working_set_find(run->file, &set, &why) < 0)
             incoming_reason(&reasons, "%s", why.msg);
-        incoming_check(run, cpuid, cpuid_len, &reasons);
-        if (machine_check_disks("disks", description, len, &run->config, &why) < 0)
+        incoming_check(run, &in, &reasons);
+        if (machine_check_disks("disks", in.description, in.description_len, &run->config, &why) <
+            0)
             incoming_reason(&reasons, "%s", why.msg);
     }
     status = incoming_tell_reasons(&reasons) ? CLI_FAILED : CLI_OK;

@@ -120,7 +120,8 @@ static int wait_for_end(struct watch *w, json_t **ret_end, struct error *err)
         if (r < 0)
             return r;
         type = json_string_value(json_object_get(event, "type"));
-        if (type && (strcmp(type, w->ended) == 0 || strcmp(type, w->failed) == 0)) {
+        if (type && (strcmp(type, w->ended) == 0 || strcmp(type, w->failed) == 0 ||
+                     (w->also && strcmp(type, w->also) == 0))) {
             *ret_end = event;
             return 0;
         }

@@ -10,6 +10,7 @@
 struct watch {
     struct control_client *client;
     const char *progress, *ended, *failed; /* types of the events that tell of it */
+    const char *also;                      /* one more that ends it, or NULL */
     const char *cancel;                    /* the method that gives it up */
 
     int signal; /* that came, or 0 */

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <jansson.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -154,39 +155,72 @@ static json_t *vm_save(const struct rpc_target *t, const json_t *params, struct 
     return migration_save(t->migration, &save, err) < 0 ? NULL : state_object(t);
 }
 
+/* One of vm.migrate's parameters; the member of struct migration_move with the same meaning. */
+static const struct move_param {
+    const char *name;
+    enum { MOVE_TEXT, MOVE_NUMBER, MOVE_BOOL } kind;
+    size_t offset;
+} move_params[] = {
+    {"url", MOVE_TEXT, offsetof(struct migration_move, url)},
+    {"bandwidth", MOVE_NUMBER, offsetof(struct migration_move, bandwidth)},
+    {"channels", MOVE_NUMBER, offsetof(struct migration_move, channels)},
+    {"check", MOVE_BOOL, offsetof(struct migration_move, check)},
+    {"compress", MOVE_BOOL, offsetof(struct migration_move, compress)},
+    {"force", MOVE_BOOL, offsetof(struct migration_move, force)},
+    {"insecure", MOVE_BOOL, offsetof(struct migration_move, security.insecure)},
+    {"max_downtime_ns", MOVE_NUMBER, offsetof(struct migration_move, max_pause_ns)},
+    {"timeout_ns", MOVE_NUMBER, offsetof(struct migration_move, timeout_ns)},
+    {"tls_ca", MOVE_TEXT, offsetof(struct migration_move, security.ca)},
+    {"tls_cert", MOVE_TEXT, offsetof(struct migration_move, security.cert)},
+    {"tls_key", MOVE_TEXT, offsetof(struct migration_move, security.key)},
+    {"tls_psk", MOVE_TEXT, offsetof(struct migration_move, security.psk)},
+};
+
+static const struct move_param *find_move_param(const char *name)
+{
+    for (size_t i = 0; i < sizeof(move_params) / sizeof(move_params[0]); i++)
+        if (strcmp(move_params[i].name, name) == 0)
+            return &move_params[i];
+    return NULL;
+}
+
+/* false: not of its kind. */
+static bool set_move_param(const struct move_param *param, const json_t *value,
+                           struct migration_move *move)
+{
+    void *at = (char *)move + param->offset;
+    json_int_t number = json_integer_value(value);
+
+    switch (param->kind) {
+    case MOVE_TEXT: *(const char **)at = json_string_value(value); return json_is_string(value);
+    case MOVE_BOOL: *(bool *)at = json_is_true(value); return json_is_boolean(value);
+    default: *(uint64_t *)at = (uint64_t)number; return json_is_integer(value) && number >= 0;
+    }
+}
+
 static json_t *vm_migrate(const struct rpc_target *t, const json_t *params, struct error *err)
 {
     struct migration_move move = {.url = NULL};
-    json_error_t where;
-    json_int_t channels = 0, bandwidth = 0, max_pause_ns = 0, timeout_ns = 0;
-    int insecure = 0, force = 0, compress = 0;
+    const char *name;
+    json_t *value;
 
-    if (json_unpack_ex((json_t *)params, &where, JSON_STRICT,
-                       "{s:s, s?I, s?I, s?I, s?I, s?b, s?b, s?b, s?s, s?s, s?s, s?s}", "url",
-                       &move.url, "channels", &channels, "bandwidth", &bandwidth, "max_downtime_ns",
-                       &max_pause_ns, "timeout_ns", &timeout_ns, "force", &force, "compress",
-                       &compress, "insecure", &insecure, "tls_cert", &move.security.cert, "tls_key",
-                       &move.security.key, "tls_ca", &move.security.ca, "tls_psk",
-                       &move.security.psk)) {
-        error_set(err, EINVAL,
-                  "vm.migrate takes {\"url\": TEXT} and perhaps \"channels\", \"bandwidth\", "
-                  "\"max_downtime_ns\", \"timeout_ns\", \"force\", \"compress\", \"insecure\", "
-                  "\"tls_cert\", "
-                  "\"tls_key\", \"tls_ca\", \"tls_psk\": %s",
-                  where.text);
+    json_object_foreach((json_t *)params, name, value)
+    {
+        const struct move_param *param = find_move_param(name);
+
+        if (!param || !set_move_param(param, value, &move)) {
+            error_set(err, EINVAL, "vm.migrate: \"%.40s\" %s", name,
+                      !param                     ? "is not known"
+                      : param->kind == MOVE_TEXT ? "must be a text"
+                      : param->kind == MOVE_BOOL ? "must be true or false"
+                                                 : "must be a number from 0 up");
+            return NULL;
+        }
+    }
+    if (!move.url) {
+        error_set(err, EINVAL, "vm.migrate takes {\"url\": \"tcp://HOST:PORT\"}, and more");
         return NULL;
     }
-    if (channels < 0 || channels > 1024 || bandwidth < 0 || max_pause_ns < 0 || timeout_ns < 0) {
-        error_set(err, EINVAL, "vm.migrate: a number is out of range");
-        return NULL;
-    }
-    move.max_pause_ns = (uint64_t)max_pause_ns;
-    move.timeout_ns = (uint64_t)timeout_ns;
-    move.force = force;
-    move.compress = compress;
-    move.security.insecure = insecure;
-    move.channels = (unsigned)channels;
-    move.bandwidth = (uint64_t)bandwidth;
     return migration_move(t->migration, &move, err) < 0 ? NULL : state_object(t);
 }
 
@@ -530,6 +564,18 @@ static json_t *move_object(const struct migration_report *report)
                      "commit_ns", (json_int_t)pause->commit_ns, "round", rounds_array(report));
 }
 
+static json_t *check_object(const struct migration_report *report)
+{
+    const struct migration_check *c = &report->check;
+
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:b}", "rtt_ns",
+                     (json_int_t)report->rtt_ns, "bandwidth", (json_int_t)c->bandwidth,
+                     "dirty_rate", (json_int_t)c->dirty_rate, "ram_bytes", (json_int_t)c->ram_bytes,
+                     "predicted_total_ns", (json_int_t)c->total_ns, "predicted_pause_ns",
+                     (json_int_t)c->pause_ns, "predicted_rounds", (int)c->rounds, "converges",
+                     (int)c->converges);
+}
+
 char *rpc_ended_line(const struct machine *machine, const struct migration_report *report)
 {
     static const char *const types[2][2] = {
@@ -548,7 +594,7 @@ char *rpc_ended_line(const struct machine *machine, const struct migration_repor
     if (figures && report->error.code)
         json_object_set_new(figures, "errno", json_integer(report->error.code));
     if (figures && report->kind == MIGRATION_MOVE) {
-        json_t *move = move_object(report);
+        json_t *move = report->checked ? check_object(report) : move_object(report);
 
         json_object_update(figures, move);
         json_decref(move);
@@ -558,6 +604,7 @@ char *rpc_ended_line(const struct machine *machine, const struct migration_repor
         json_object_set_new(figures, "held_bytes", json_integer((json_int_t)report->held_bytes));
         json_object_set_new(figures, "found", json_string(found[report->found]));
     }
-    return event_line(machine, types[report->kind][report->error.code != 0],
-                      report->error.code ? report->error.msg : "", figures);
+    return event_line(
+        machine, report->checked ? "migrate_checked" : types[report->kind][report->error.code != 0],
+        report->error.code ? report->error.msg : "", figures);
 }

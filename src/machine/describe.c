@@ -107,7 +107,7 @@ static json_t *host_json(void)
 }
 
 int machine_describe_config(const struct vm_config *config, const struct block_identity *disks,
-                            char **ret_text, struct error *err)
+                            const char *needs, char **ret_text, struct error *err)
 {
     json_t *printed = NULL, *all;
     char *text;
@@ -118,6 +118,8 @@ int machine_describe_config(const struct vm_config *config, const struct block_i
     /* Takes over all three, also when one is NULL and there is nothing. */
     all = json_pack("{s:o, s:o, s:o}", "disks", disks_json(config, printed, disks), "host",
                     host_json(), "config", printed);
+    if (all && needs)
+        json_object_set_new(all, "needs", json_string(needs));
     text = all ? json_dumps(all, JSON_INDENT(2)) : NULL;
     json_decref(all);
     if (!text)
@@ -136,7 +138,14 @@ int machine_describe(const struct machine *m, char **ret_text, struct error *err
         if (r < 0)
             return r;
     }
-    return machine_describe_config(m->config, disks, ret_text, err);
+    char *needs;
+    int r = machine_needs(m, &needs, err);
+
+    if (r < 0)
+        return r;
+    r = machine_describe_config(m->config, disks, needs, ret_text, err);
+    free(needs);
+    return r;
 }
 
 /* Reading */
@@ -266,4 +275,32 @@ int machine_check_disks(const char *where, const char *text, size_t len,
     if (f.left_out > 0)
         return error_set(err, ESTALE, "%s; and %u more", f.text, f.left_out);
     return error_set(err, ESTALE, "%s", f.text);
+}
+
+/* Was it taken on a host like this one? Then there is nothing that its KVM could lack. */
+static bool is_this_host(const json_t *json)
+{
+    json_t *here = host_json();
+    bool same = here && json_equal(here, json_object_get(json, "host"));
+
+    json_decref(here);
+    return same;
+}
+
+int machine_check_host(const char *where, const char *text, size_t len, const void *cpuid,
+                       size_t cpuid_len, char missing[MACHINE_LACKS_BYTES],
+                       char doubts[MACHINE_LACKS_BYTES], struct error *err)
+{
+    json_t *json = NULL;
+    int r = load_description(where, text, len, &json, err);
+    const char *needs;
+
+    if (r < 0)
+        return r;
+    missing[0] = doubts[0] = '\0';
+    needs = json_string_value(json_object_get(json, "needs"));
+    if (needs && !is_this_host(json))
+        r = machine_check_needs(needs, cpuid, cpuid_len, missing, doubts, err);
+    json_decref(json);
+    return r < 0 ? error_prefix(err, "%s", where) : 0;
 }

@@ -99,9 +99,10 @@ int hello_send(struct frame_stream *stream, const struct hello *hello, struct er
 
     put_hex(hello->session, sizeof(hello->session), session);
     return hello_send_json(stream, FRAME_HELLO,
-                           json_pack("{s:[i,i], s:o, s:s, s:i, s:i, s:s}", "versions",
+                           json_pack("{s:[i,i], s:o, s:s, s:s, s:i, s:i, s:s}", "versions",
                                      PROTOCOL_OLDEST, PROTOCOL_VERSION, "features", features(hello),
-                                     "session", session, "channel", (int)hello->channel, "channels",
+                                     "purpose", hello->check ? "check" : "move", "session", session,
+                                     "channel", (int)hello->channel, "channels",
                                      (int)hello->channels, "vmrun", VMRUN_VERSION),
                            err);
 }
@@ -112,6 +113,7 @@ static int read_hello(const json_t *body, struct hello *ret_hello, struct error 
     json_int_t oldest = json_integer_value(json_array_get(versions, 0));
     json_int_t newest = json_integer_value(json_array_get(versions, 1));
     const char *vmrun = json_string_value(json_object_get(body, "vmrun"));
+    const char *purpose = json_string_value(json_object_get(body, "purpose"));
 
     if (oldest < 1 || newest < oldest)
         return error_set(err, EPROTO, "frame 1 (HELLO): no versions");
@@ -129,6 +131,7 @@ static int read_hello(const json_t *body, struct hello *ret_hello, struct error 
         return error_set(err, EPROTO, "frame 1 (HELLO): no such channel");
     ret_hello->channel = (unsigned)channel;
     ret_hello->channels = (unsigned)channels;
+    ret_hello->check = purpose && strcmp(purpose, "check") == 0;
     ret_hello->zstd = has_feature(body, "zstd");
     return 0;
 }

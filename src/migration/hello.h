@@ -17,7 +17,8 @@
 struct hello {
     uint8_t session[HANDOVER_SESSION_BYTES]; /* of this one move */
     unsigned channel, channels;
-    bool zstd; /* PAGES may be compressed: wanted, and then agreed upon */
+    bool check; /* it is not to move: only whether it could */
+    bool zstd;  /* PAGES may be compressed: wanted, and then agreed upon */
 };
 
 /* A body that is JSON. Takes body; NULL is -ENOMEM. */

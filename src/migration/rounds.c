@@ -409,6 +409,24 @@ int rounds_copy_last(struct rounds *r, struct error *err)
     return copy_shares(r, err);
 }
 
+int rounds_watch(struct rounds *r, uint64_t window_ns, uint64_t *ret_pages, struct error *err)
+{
+    struct timespec window = {.tv_sec = (time_t)(window_ns / 1000000000),
+                              .tv_nsec = (long)(window_ns % 1000000000)};
+    int result = 0;
+
+    rounds_owe_all(r);
+    for (unsigned i = 0; result == 0 && i < r->memory->count; i++)
+        result = machine_dirty_clear(r->machine, i, 0, pages_of(r, i), r->owed[i], err);
+    if (result < 0)
+        return result;
+    nanosleep(&window, NULL);
+    result = rounds_harvest(r, err);
+    if (result == 0)
+        *ret_pages = count(r, r->before);
+    return result;
+}
+
 int rounds_probe(struct rounds *r, uint64_t window_ns, struct error *err)
 {
     struct timespec window = {.tv_sec = (time_t)(window_ns / 1000000000),

@@ -67,6 +67,9 @@ int rounds_copy(struct rounds *rounds, struct rounds_round *ret_round, struct er
  */
 int rounds_probe(struct rounds *rounds, uint64_t window_ns, struct error *err);
 
+/* How many pages the guest writes in that time, from now on. */
+int rounds_watch(struct rounds *rounds, uint64_t window_ns, uint64_t *ret_pages, struct error *err);
+
 /* What to do after a round: a pure function of the rounds so far. Zeroed at first. */
 struct rounds_plan {
     unsigned rounds, flat; /* flat: in a row, that shrank what is owed by less than a tenth */

@@ -13,6 +13,7 @@
 #include "source.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -118,11 +119,7 @@ static int rehearse_stop(struct job *job, struct error *err)
     return r;
 }
 
-/*
- * A stop of half a millisecond, whose state the other side loads and reads back: so it is known
- * before the machine is given up that it can be, and how long that takes.
- */
-static int rehearse(struct source *s, struct error *err)
+int source_rehearse(struct source *s, struct error *err)
 {
     json_t *rehearsed;
     int r = machine_sync_disks(source_machine(s), err);
@@ -167,7 +164,7 @@ static int consider_stop(struct source *s, struct rounds_plan *plan, enum rounds
 
     *next = ROUNDS_COPY;
     if (!s->rehearsed)
-        return rehearse(s, err);
+        return source_rehearse(s, err);
     if (s->job.progress.predicted_pause_ns <= s->max_pause_ns) {
         *next = ROUNDS_STOP;
         return 0;
@@ -380,6 +377,8 @@ static int work(struct job *job, struct error *err)
     struct source *s = source_of(job);
     int r = source_prepare(s, err);
 
+    if (r == 0 && s->hello.check)
+        return source_check(s, err);
     if (r == 0)
         r = copy_rounds(s, err);
     if (r == 0)
@@ -463,14 +462,19 @@ int migration_move(struct migration *migration, const struct migration_move *par
         return error_set(err, ENOMEM, "out of memory");
     s->job.ops = &source_ops;
     s->job.report.kind = s->job.progress.kind = MIGRATION_MOVE;
-    s->channels = params->channels ? params->channels : default_channels();
+    s->channels = params->check      ? 1
+                  : params->channels ? (unsigned)params->channels
+                                     : default_channels();
+    s->hello.check = params->check;
+    s->bandwidth = params->bandwidth;
     s->hello.channels = s->channels;
     s->max_pause_ns = params->max_pause_ns ? params->max_pause_ns : DEFAULT_MAX_PAUSE_NS;
     s->timeout_ns = params->timeout_ns ? params->timeout_ns : DEFAULT_TIMEOUT_NS;
     s->force = params->force;
     r = job_admit(migration, "move", err);
-    if (r == 0 && s->channels > HELLO_MAX_CHANNELS)
-        r = error_set(err, EINVAL, "%u channels: at most %u", s->channels, HELLO_MAX_CHANNELS);
+    if (r == 0 && params->channels > HELLO_MAX_CHANNELS)
+        r = error_set(err, EINVAL, "%" PRIu64 " channels: at most %u", params->channels,
+                      HELLO_MAX_CHANNELS);
     if (r == 0 && getrandom(s->hello.session, sizeof(s->hello.session), 0) < 0)
         r = error_errno(err, errno, "random numbers");
     if (r == 0)

@@ -21,6 +21,7 @@ struct source {
     char *url;
     struct channel_security security;
     unsigned channels;
+    uint64_t bandwidth;
     uint64_t max_pause_ns, timeout_ns;
     bool force; /* when time is up */
 
@@ -58,6 +59,13 @@ static inline struct frame_stream *source_control(struct source *s)
 
 /* Copies; a failure leaves what free_source() copes with. Errors: -ENOMEM. */
 int source_copy_params(struct source *s, const struct migration_move *params, struct error *err);
+/*
+ * A stop of half a millisecond, whose state the other side loads and reads back: so it is known
+ * before the machine is given up that it can be, and how long that takes.
+ */
+int source_rehearse(struct source *s, struct error *err);
+/* In the place of a move: source_check.c. */
+int source_check(struct source *s, struct error *err);
 /* Connect all lanes; when it returns 0 a machine is built there. */
 int source_prepare(struct source *s, struct error *err);
 

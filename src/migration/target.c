@@ -93,7 +93,7 @@ const char *receive_url(const struct receive *r)
     return r->url;
 }
 
-static void forget(struct receive *r)
+void receive_forget(struct receive *r)
 {
     for (unsigned i = 0; i < HELLO_MAX_CHANNELS; i++) {
         channel_destroy(r->lanes[i].stream.channel);
@@ -104,6 +104,7 @@ static void forget(struct receive *r)
     free(r->regions);
     r->description = NULL;
     r->cpuid = r->regions = NULL;
+    pages_target_fini(&r->pages);
 }
 
 static int hear_hello(struct frame_stream *stream, struct hello *ret_hello, struct error *err)
@@ -156,11 +157,16 @@ int receive_accept(struct receive *r, const char **ret_description, size_t *ret_
         if (control(r)->channel)
             frame_refuse(control(r), err);
         log_warn("%s: somebody was sent away: %s", receive_url(r), err->msg);
-        forget(r);
+        receive_forget(r);
     }
     *ret_description = r->description;
     *ret_len = r->description_len;
     return 0;
+}
+
+bool receive_is_check(const struct receive *r)
+{
+    return r->hello.check;
 }
 
 const void *receive_cpuid(const struct receive *r, size_t *ret_len)
@@ -303,7 +309,7 @@ static int take_body(struct frame_stream *stream, const struct frame *frame, cha
 {
     int result;
 
-    *ret_body = malloc(frame->length);
+    *ret_body = malloc((size_t)frame->length + 1);
     if (!*ret_body)
         return error_set(err, ENOMEM, "out of memory");
     result = frame_recv_body(stream, &(struct iovec){*ret_body, frame->length}, 1, err);
@@ -363,6 +369,42 @@ static int rehearse(struct receive *r, struct frame_stream *stream, const struct
                : hello_send_json(stream, FRAME_REHEARSED,
                                  json_pack("{s:I}", "load_ns", (json_int_t)(loop_now_ns() - start)),
                                  err);
+}
+
+static int answer_ping(struct frame_stream *stream, const struct frame *frame, struct error *err)
+{
+    char *body = NULL;
+    int result = take_body(stream, frame, &body, err);
+
+    if (result == 0)
+        result = frame_send(stream, FRAME_PONG, 0, &(struct iovec){body, frame->length}, 1, err);
+    free(body);
+    return result;
+}
+
+int receive_check(struct receive *r, struct error *err)
+{
+    int result = hello_send_json(control(r), FRAME_PREPARED, json_pack("{}"), err);
+
+    while (result == 0) {
+        struct frame frame = {0};
+
+        result = frame_recv(control(r), &frame, err);
+        if (result == 0 && frame.type == FRAME_MARK) /* all is known */
+            return hear_mark(r, control(r), err);
+        if (result == 0 && frame.type == FRAME_PING)
+            result = answer_ping(control(r), &frame, err);
+        else if (result == 0 && frame.type == FRAME_REHEARSAL)
+            result = rehearse(r, control(r), &frame, err);
+        else if (result == 0)
+            result = frame.type == FRAME_REFUSED
+                         ? hear_refusal(control(r), &frame, err)
+                         : error_set(err, EPROTO, "frame %u (%s) came in a check",
+                                     control(r)->received, frame_name(frame.type));
+    }
+    if (result != -ECONNREFUSED)
+        receive_refuse(r, err);
+    return result;
 }
 
 /* Until its MARK. */
@@ -548,7 +590,7 @@ void receive_destroy(struct receive *r)
 {
     if (!r)
         return;
-    forget(r);
+    receive_forget(r);
     pages_target_fini(&r->pages);
     zstd_close(&r->zstd);
     channel_listener_destroy(r->listener);

@@ -35,7 +35,7 @@ static char *describe(const struct vm_config *config, const struct block_identit
     struct error err = {.msg = ""};
     char *text = NULL;
 
-    machine_describe_config(config, disks, &text, &err);
+    machine_describe_config(config, disks, NULL, &text, &err);
     assert_string_equal(err.msg, "");
     return text;
 }

@@ -70,6 +70,12 @@ enum machine_state machine_state(const struct machine *m)
     return m->state;
 }
 
+void machine_info(const struct machine *m, struct machine_info *ret_info)
+{
+    (void)m;
+    *ret_info = (struct machine_info){.memory_host_bytes = GUEST_PAGE_SIZE};
+}
+
 int machine_refuse(const struct machine *m, const char *verb, struct error *err)
 {
     return error_set(err, EBUSY, "cannot %s: state %d", verb, (int)m->state);
