@@ -93,7 +93,8 @@ int block_handover_ask(const struct block_handover *set, enum block_handover_ans
 
 /*
  * Source, after HANDOVER_UNKNOWN, when a person has decided: the images' locks, whatever was
- * written. Errors: -EBUSY, somebody has one; -ENOLCK. Nothing is locked then.
+ * written, and new times for them. Errors: -EBUSY, somebody has one; -ENOLCK. Nothing is locked
+ * then.
  */
 int block_handover_retake(const struct block_handover *set, struct error *err);
 

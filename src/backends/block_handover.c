@@ -222,7 +222,7 @@ uint64_t block_handover_offer(const struct block_handover *set)
     return sum;
 }
 
-int block_handover_retake(const struct block_handover *set, struct error *err)
+static int lock_images(const struct block_handover *set, struct error *err)
 {
     int r = 0;
 
@@ -235,6 +235,18 @@ int block_handover_retake(const struct block_handover *set, struct error *err)
     }
     if (r < 0)
         unlock_images(set);
+    return r;
+}
+
+int block_handover_retake(const struct block_handover *set, struct error *err)
+{
+    static const struct timespec now = {.tv_nsec = UTIME_NOW};
+    int r = lock_images(set, err);
+
+    /* A target that wakes up when this process has died is not to find the stamps. */
+    for (unsigned i = 0; r == 0 && i < set->count; i++)
+        if (written(set, i))
+            (void)set_time(written(set, i), &now);
     return r;
 }
 
@@ -289,7 +301,7 @@ int block_handover_take(const struct block_handover *set, uint64_t times, bool *
         return error_set(err, EAGAIN, "the source has taken the machine back");
     if (r < 0)
         return error_errno(err, -r, "cannot lock the first disk");
-    r = block_handover_retake(set, err);
+    r = lock_images(set, err);
     if (r == 0)
         r = begin(set, times, err);
     if (r < 0)
@@ -366,7 +378,7 @@ int block_handover_ask(const struct block_handover *set, enum block_handover_ans
     }
     if (r < 0)
         return error_errno(err, -r, "cannot lock the first disk");
-    r = block_handover_retake(set, why);
+    r = lock_images(set, why);
     if (r < 0) {
         *ret_answer = HANDOVER_UNKNOWN;
         return 0;

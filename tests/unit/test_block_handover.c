@@ -321,6 +321,24 @@ static void nor_if_it_wrote_nothing_there(void **state)
     side_close(&target);
 }
 
+static void nor_what_a_person_let_go_on(void **state)
+{
+    struct side source, target, third;
+    const char *const path = OTHER;
+    struct error err, why;
+
+    (void)state;
+    open_both(&source, &target);
+    times = block_handover_offer(&source.set);
+    side_open(&third, false, &path, 1); /* it only looks */
+    assert_int_equal(ask(&source, &why), HANDOVER_UNKNOWN);
+    side_close(&third);
+    assert_int_equal(block_handover_retake(&source.set, &err), 0);
+    side_close(&source);
+    assert_int_equal(take(&target, &err), -ESTALE);
+    side_close(&target);
+}
+
 static void a_target_does_not_run_what_a_third_party_wrote_to(void **state)
 {
     struct side source, target, third;
@@ -478,6 +496,7 @@ int main(void)
         cmocka_unit_test(a_third_party_that_wrote_in_between_is_noticed),
         cmocka_unit_test(a_target_that_wakes_up_late_does_not_run_what_went_on_without_it),
         cmocka_unit_test(nor_if_it_wrote_nothing_there),
+        cmocka_unit_test(nor_what_a_person_let_go_on),
         cmocka_unit_test(a_target_does_not_run_what_a_third_party_wrote_to),
         cmocka_unit_test(a_target_that_has_only_the_arbiter_has_not_got_it_yet),
         cmocka_unit_test(an_image_of_another_size_is_not_taken),
