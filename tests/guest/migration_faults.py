@@ -238,7 +238,7 @@ class Move:
             return
         if self.target.killed and self.proxy.passed("COMMIT"):
             return  # the one that had it; the source is uncertain or gone
-        if self.options.without_disk and source and source["state"] == "paused":
+        if self.options.without_disk and source and source["state"] == "uncertain":
             return  # nobody can tell it who has it
         raise Wrong("it runs nowhere, and who had it was not killed")
 
