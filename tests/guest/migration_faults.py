@@ -74,12 +74,16 @@ class Side:
         if given_up.is_set():
             raise Wrong("given up")
         # Many of them at once are to leave the machine to others.
-        return subprocess.Popen([self.vmrun, *args], env=self.env, cwd=self.folder, stdin=subprocess.DEVNULL,
-                                preexec_fn=lambda: os.nice(15), **more)
+        return subprocess.Popen(["nice", "-n", "15", self.vmrun, *args], env=self.env, cwd=self.folder,
+                                stdin=subprocess.DEVNULL, **more)
 
     def call(self, *args):
         with self.start(*args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            out, err = process.communicate(timeout=PATIENCE)
+            try:
+                out, err = process.communicate(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise Wrong(f"vmrun {args[0]} does not end") from None
         return process.returncode, out, err
 
     def status(self):
