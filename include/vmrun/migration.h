@@ -184,6 +184,8 @@ struct migration_move {
  */
 int migration_move(struct migration *migration, const struct migration_move *params,
                    struct error *err);
+/* Where the machine runs now that it has ended here for that; NULL: it did not. */
+const char *migration_moved_to(const struct migration *migration);
 /* Errors: -ENOENT, nothing is under way. */
 int migration_cancel(struct migration *migration, struct error *err);
 
@@ -244,7 +246,7 @@ bool receive_is_check(const struct receive *receive);
 int receive_check(struct receive *receive, struct error *err);
 void receive_forget(struct receive *receive);
 const void *receive_cpuid(const struct receive *receive, size_t *ret_len);
-/* Tell the other side why it cannot come here. */
+/* Tell the other side why it cannot come here: until receive_take(), which does that itself. */
 void receive_refuse(struct receive *receive, const struct error *why);
 /* Build it. config: made of the description; it outlives the machine. Errors: those of
  * machine_create_from(); the disks are not the same as there. */
@@ -256,6 +258,10 @@ int receive_build(struct receive *receive, const struct vm_config *config, struc
  * side gave up, with its words; what channels and machine_load_state() say.
  */
 int receive_take(struct receive *receive, struct error *err);
+/* Then: it was paused there, and is to be kept with machine_pause(). */
+bool receive_was_paused(const struct receive *receive);
+/* "tcp://192.0.2.1:50112": who sent it. Until receive_destroy(). */
+const char *receive_from(const struct receive *receive);
 /* It runs: tell the other side, which need not hear it. */
 void receive_done(struct receive *receive);
 void receive_destroy(struct receive *receive); /* NULL is fine */

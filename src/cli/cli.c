@@ -131,6 +131,7 @@ static const struct cli_option receive_options[] = {
     {"--tls-key", "FILE", "its key", NULL},
     {"--tls-ca", "FILE", "who signed the other side's certificate", NULL},
     {"--tls-psk", "FILE", "instead: a key that both sides have, IDENTITY:HEX", NULL},
+    {"--paused", NULL, "do not start the CPUs before 'vmrun resume'", NULL},
     {"--detach", NULL, "run in the background; returns when the machine runs", NULL},
     {"--verbose", NULL, "say more on stderr", NULL},
     {0},

@@ -106,7 +106,8 @@ static void print_end(const char *name, const char *url, const json_t *end)
     char sent[24];
 
     text_format_size((uint64_t)watch_figure(end, "sent_bytes") >> 20 << 20, sent, sizeof(sent));
-    printf("%s runs at %s: %s in %.1f s, %lld round%s\n", name, url, sent,
+    printf("%s %s at %s: %s in %.1f s, %lld round%s\n", name,
+           watch_figure(end, "pause_ns") ? "runs" : "is, paused as it was,", url, sent,
            (double)watch_figure(end, "total_ns") / 1e9, (long long)watch_figure(end, "rounds"),
            watch_figure(end, "rounds") == 1 ? "" : "s");
     if (!watch_figure(end, "pause_ns"))

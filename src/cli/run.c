@@ -176,12 +176,8 @@ static int build_machine(struct run *run, struct error *err)
                            &run->machine, err);
 }
 
-/* Everything up to the running machine. */
-static int bring_up(struct run *run, struct error *err)
+static int build(struct run *run, struct error *err)
 {
-    char log_path[CONTROL_PATH_MAX + CONTROL_NAME_MAX];
-    struct machine_info info;
-
     if (set_default_name(&run->config, err) < 0 || loop_create(&run->loop, err) < 0)
         return -err->code;
     tty_guard(console_restore_terminal);
@@ -196,12 +192,44 @@ static int bring_up(struct run *run, struct error *err)
         migration_set_origin(run->migration, run->file);
     machine_set_listener(run->machine, listen_to_machine, run);
     pass_on_size(run);
-    if (run->receive && (receive_take(run->receive, err) < 0 || open_signals(run, err) < 0))
+    return 0;
+}
+
+/* From elsewhere: when this returns 0 it is ours. */
+static int take(struct run *run, struct error *err)
+{
+    if (receive_take(run->receive, err) < 0 || open_signals(run, err) < 0)
+        return -err->code;
+    run->paused = run->paused || receive_was_paused(run->receive);
+    return 0;
+}
+
+static void tell_arrival(const struct run *run)
+{
+    receive_done(run->receive);
+    /* A terminal may be the guest's already. */
+    fprintf(stderr, "vmrun: %s has come from %s, and %s%s\n", run->config.name,
+            receive_from(run->receive), run->paused ? "is paused" : "runs",
+            isatty(STDERR_FILENO) ? "\r" : "");
+}
+
+/* Everything up to the running machine. */
+static int bring_up(struct run *run, struct error *err)
+{
+    char log_path[CONTROL_PATH_MAX + CONTROL_NAME_MAX];
+    struct machine_info info;
+
+    if (build(run, err) < 0) {
+        if (run->receive)
+            receive_refuse(run->receive, err);
+        return -err->code;
+    }
+    if (run->receive && take(run, err) < 0)
         return -err->code;
     if ((run->paused ? machine_pause : machine_start)(run->machine, err) < 0)
         return -err->code;
     if (run->receive)
-        receive_done(run->receive);
+        tell_arrival(run);
 
     if (run->ready_fd >= 0) {
         if (control_log_path(run->config.name, log_path, sizeof(log_path), err) < 0 ||
@@ -242,12 +270,15 @@ static void remove_log(const struct run *run)
 static int run_machine(struct run *run, struct error *err)
 {
     int status = CLI_FAILED;
+    char *moved_to = NULL;
     int r = bring_up(run, err);
 
     if (r == 0)
         r = loop_run(run->loop, err);
     if (r == 0)
         status = exit_status(run);
+    if (r == 0 && migration_moved_to(run->migration))
+        moved_to = strdup(migration_moved_to(run->migration));
 
     migration_destroy(run->migration);
     control_server_destroy(run->server);
@@ -257,6 +288,9 @@ static int run_machine(struct run *run, struct error *err)
     if (run->report)
         fprintf(stderr, "vmrun: %s: the guest crashed: %s%s", run->config.name, run->report,
                 run->report[0] && run->report[strlen(run->report) - 1] == '\n' ? "" : "\n");
+    if (moved_to)
+        fprintf(stderr, "vmrun: %s has moved to %s\n", run->config.name, moved_to);
+    free(moved_to);
     if (run->detached && run->name && r == 0 && !run->report)
         remove_log(run);
     control_name_release(run->name);

@@ -304,6 +304,11 @@ uint64_t channel_received_bytes(const struct channel *channel)
     return atomic_load(&channel->received);
 }
 
+const char *channel_peer(const struct channel *channel)
+{
+    return channel->peer;
+}
+
 int channel_create(int fd, struct tls_session *tls, const char *peer, struct channel **ret_channel,
                    struct error *err)
 {

@@ -80,6 +80,8 @@ void channel_end_interrupt(struct channel *channel);
 /* Bytes that channel_send() and channel_recv() moved; any thread. */
 uint64_t channel_sent_bytes(const struct channel *channel);
 uint64_t channel_received_bytes(const struct channel *channel);
+/* "tcp://192.0.2.1:4711": the url that it connected to, or where who was accepted comes from. */
+const char *channel_peer(const struct channel *channel);
 
 /*
  * A limit that several channels share: bytes a second, 0 none. It delays senders, in slices of

@@ -13,6 +13,8 @@
 #define PROTOCOL_VERSION 1
 #define PROTOCOL_OLDEST 1
 #define HELLO_MAX_CHANNELS ROUNDS_MAX_WORKERS
+/* The name of the EXTRA that says that the machine was paused, and is not to be started. */
+#define HELLO_PAUSED "paused"
 
 struct hello {
     uint8_t session[HANDOVER_SESSION_BYTES]; /* of this one move */

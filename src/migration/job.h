@@ -71,6 +71,7 @@ struct migration {
     const struct migration_listener *listener;
     void *opaque;
     struct job *job; /* what is under way, or NULL */
+    char *moved_to;  /* or NULL */
 
     /* What is known of RAM: that it is mapped from a file, and since which one the log is on. */
     struct changed_mark origin, tracked;

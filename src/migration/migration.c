@@ -225,12 +225,19 @@ void migration_destroy(struct migration *migration)
         pthread_mutex_unlock(&job->lock);
         (void)finish(job);
     }
+    if (migration)
+        free(migration->moved_to);
     free(migration);
 }
 
 void migration_set_origin(struct migration *migration, const struct snapfile *file)
 {
     changed_remember(&migration->origin, file);
+}
+
+const char *migration_moved_to(const struct migration *migration)
+{
+    return migration->moved_to;
 }
 
 int migration_cancel(struct migration *migration, struct error *err)

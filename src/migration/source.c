@@ -417,6 +417,10 @@ static bool settle(struct job *job)
                           : s->at == SOURCE_UNCERTAIN ? MIGRATION_UNCERTAIN
                                                       : MIGRATION_HERE;
     job->gone = s->at == SOURCE_GONE;
+    if (job->gone) {
+        job->migration->moved_to = s->url;
+        s->url = NULL;
+    }
     return job->gone;
 }
 

@@ -169,6 +169,8 @@ int source_send_extras(struct source *s, struct error *err)
         if (extra->data.len)
             r = frame_send(source_control(s), FRAME_EXTRA, 0, body, 2, err);
     }
+    if (r == 0 && !s->ran)
+        r = source_send(s, FRAME_EXTRA, HELLO_PAUSED, sizeof(HELLO_PAUSED), err);
     return r;
 }
 

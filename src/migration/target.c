@@ -52,6 +52,7 @@ struct receive {
     enum target_state at;
     uint64_t mark_ns, marked_ns; /* how long the clock had stood still; when that was */
     uint64_t commit_ns;          /* when COMMIT was heard */
+    bool paused;                 /* there, by a person */
 
     pthread_mutex_t lock;
     struct error error; /* lock: the first that a lane met */
@@ -215,12 +216,9 @@ int receive_build(struct receive *r, const struct vm_config *config, struct loop
         if (result < 0)
             machine_destroy(machine);
     }
-    if (result < 0) {
-        receive_refuse(r, err);
-        return result;
-    }
-    *ret_machine = machine;
-    return 0;
+    if (result == 0)
+        *ret_machine = machine;
+    return result;
 }
 
 /* RAM */
@@ -472,6 +470,19 @@ static int receive_ram(struct receive *r, struct error *err)
 
 /* State, and whose machine it is */
 
+/* Whatever it is. */
+static void take_extra(struct receive *r, const char *body, size_t len)
+{
+    size_t name = strnlen(body, len) + 1;
+
+    if (name > len)
+        return;
+    if (strcmp(body, HELLO_PAUSED) == 0)
+        r->paused = true;
+    else
+        (void)machine_load_extra(r->machine, body, body + name, len - name);
+}
+
 /* STATE, and before it what this version may not even know. */
 static int take_state(struct receive *r, char **ret_state, size_t *ret_len, struct error *err)
 {
@@ -488,10 +499,7 @@ static int take_state(struct receive *r, char **ret_state, size_t *ret_len, stru
             return 0;
         }
         if (result == 0 && frame.type == FRAME_EXTRA) {
-            size_t name = strnlen(body, frame.length) + 1;
-
-            if (name <= frame.length)
-                (void)machine_load_extra(r->machine, body, body + name, frame.length - name);
+            take_extra(r, body, frame.length);
         } else if (result == 0) {
             result = frame.type == FRAME_REFUSED
                          ? frame_refusal(body, frame.length, err)
@@ -574,6 +582,16 @@ int receive_take(struct receive *r, struct error *err)
     if (result < 0 && result != -ECONNREFUSED)
         receive_refuse(r, err);
     return result;
+}
+
+bool receive_was_paused(const struct receive *r)
+{
+    return r->paused;
+}
+
+const char *receive_from(const struct receive *r)
+{
+    return channel_peer(r->lanes[0].stream.channel);
 }
 
 void receive_done(struct receive *r)

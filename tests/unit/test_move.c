@@ -28,6 +28,7 @@ static void a_machine_arrives_as_it_was(void **state)
 {
     (void)state;
     moves_over(1);
+    assert_int_equal(moving.target->state, MACHINE_RUNNING);
     assert_int_equal(moving.target->loads, 2); /* the rehearsal first */
     assert_int_equal(moving.source.throttles, 0);
     assert_true(moving.report.pause_ns > 0);
@@ -97,6 +98,16 @@ static void the_guests_clock_has_stood_still_only_while_it_did(void **state)
     (void)state;
     moves_over(2);
     assert_in_range(moving.target->advanced_ns, 1, moving.report.pause_ns);
+}
+
+static void a_paused_machine_arrives_paused(void **state)
+{
+    (void)state;
+    moving.source.state = MACHINE_PAUSED;
+    moves_over(2);
+    assert_int_equal(moving.target->state, MACHINE_PAUSED);
+    assert_int_equal(moving.report.pause_ns, 0);
+    assert_string_equal(migration_moved_to(moving.migration), receive_url(moving.receive));
 }
 
 static void a_machine_without_disks_moves_too(void **state)
@@ -385,6 +396,7 @@ int main(void)
         TEST(what_is_written_meanwhile_arrives_as_well),
         TEST(a_page_that_has_become_zero_is_zero_there),
         TEST(the_guests_clock_has_stood_still_only_while_it_did),
+        TEST(a_paused_machine_arrives_paused),
         TEST(a_machine_without_disks_moves_too),
         TEST(a_second_move_is_refused_while_one_is_under_way),
         TEST(a_guest_that_writes_too_fast_is_slowed_down_until_it_does_not),

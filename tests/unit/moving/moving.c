@@ -425,12 +425,16 @@ static void *receive(void *opaque)
     int r = receive_accept(moving.receive, &description, &len, err);
 
     (void)opaque;
-    if (r == 0)
+    if (r == 0) {
         r = receive_build(moving.receive, NULL, NULL, &moving.target, err);
+        if (r < 0)
+            receive_refuse(moving.receive, err);
+    }
     if (r == 0)
         r = receive_take(moving.receive, err);
     if (r == 0) {
-        moving.target->state = MACHINE_RUNNING;
+        moving.target->state =
+            receive_was_paused(moving.receive) ? MACHINE_PAUSED : MACHINE_RUNNING;
         receive_done(moving.receive);
     }
     moving.taken = r;
