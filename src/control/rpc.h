@@ -6,6 +6,7 @@
 #ifndef CONTROL_RPC_H
 #define CONTROL_RPC_H
 
+#include <jansson.h>
 #include <stddef.h>
 
 #include "vmrun/machine.h"
@@ -35,6 +36,11 @@ struct rpc_target {
  */
 int rpc_execute(const struct rpc_target *target, const char *line, size_t len, char **ret_answer,
                 enum rpc_effect *ret_effect);
+
+/* Words from the system may be any bytes; JSON takes only UTF-8. NULL when out of memory. */
+json_t *rpc_text(const char *s);
+/* One line, to be free()d; takes object. NULL when out of memory. */
+char *rpc_line(json_t *object);
 
 /* Lines of their own, to be free()d; NULL when out of memory. */
 char *rpc_error_line(enum rpc_code code, const char *message);

@@ -85,7 +85,7 @@ static void *read_chunks(void *opaque)
         working_set_prefetch(&restore->working_set, restore->memory, &restore->leave);
     /* The guest goes first; when it idles, this is soon done. */
     if (!restore->into_memory)
-        (void)setpriority(PRIO_PROCESS, 0, 19);
+        (void)setpriority(PRIO_PROCESS, 0, 10);
     while (!atomic_load(&restore->leave) && (chunk = restore->next++) < chunks) {
         void *into = NULL;
 

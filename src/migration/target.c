@@ -10,58 +10,17 @@
  * belongs to the source; handover_target() alone says when that is. Everything that comes is
  * hostile, and nothing that was asked for by it outlives it.
  */
+#include "target.h"
+
 #include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "handover.h"
-#include "hello.h"
-#include "pages.h"
 #include "snapfile_format.h"
 #include "vmrun/log.h"
-#include "vmrun/thread.h"
 
-#define HELLO_MS 5000 /* a stranger who says nothing keeps the others waiting */
-#define JOIN_MS 10000 /* for the other channels to come */
-#define LOOK_MS 100   /* between two looks at whether the source gave up meanwhile */
-#define MOVES_MS 15000
 #define COMMIT_MS 60000
 #define REGION_BYTES 16u /* of MEMORY, for each */
-
-struct lane {
-    struct receive *receive;
-    struct frame_stream stream;
-    pthread_t thread;
-    bool started;
-};
-
-struct receive {
-    struct channel_listener *listener; /* NULL: all channels are there */
-    char *url;
-    struct hello hello;
-    struct lane lanes[HELLO_MAX_CHANNELS];
-
-    char *description;
-    void *cpuid, *regions;
-    size_t description_len, cpuid_len, regions_len;
-
-    struct machine *machine;
-    struct pages_target pages;
-    struct zstd zstd;
-    enum target_state at;
-    uint64_t mark_ns, marked_ns; /* how long the clock had stood still; when that was */
-    uint64_t commit_ns;          /* when COMMIT was heard */
-    bool paused;                 /* there, by a person */
-
-    pthread_mutex_t lock;
-    struct error error; /* lock: the first that a lane met */
-};
-
-static struct frame_stream *control(struct receive *r)
-{
-    return &r->lanes[0].stream;
-}
 
 /* Before there is a machine */
 
@@ -108,22 +67,12 @@ void receive_forget(struct receive *r)
     pages_target_fini(&r->pages);
 }
 
-static int hear_hello(struct frame_stream *stream, struct hello *ret_hello, struct error *err)
-{
-    int result;
-
-    channel_set_timeout(stream->channel, HELLO_MS);
-    result = hello_receive(stream, ret_hello, err);
-    channel_set_timeout(stream->channel, MOVES_MS);
-    return result;
-}
-
 /* Errors: -EPROTO …, this one is to be sent away. */
 static int hear_machine(struct receive *r, struct error *err)
 {
     struct error ignored;
     void *text;
-    int result = hear_hello(control(r), &r->hello, err);
+    int result = target_hear_hello(target_control(r), &r->hello, err);
 
     if (result == 0 && r->hello.channel != 0)
         result = error_set(err, EPROTO, "a channel of a move that nobody began");
@@ -131,15 +80,15 @@ static int hear_machine(struct receive *r, struct error *err)
     if (result == 0 && r->hello.zstd && !r->zstd.library)
         r->hello.zstd = zstd_open(&r->zstd, &ignored) == 0;
     if (result == 0)
-        result = hello_welcome(control(r), &r->hello, err);
+        result = hello_welcome(target_control(r), &r->hello, err);
     if (result == 0)
-        result = frame_expect(control(r), FRAME_MACHINE, &text, &r->description_len, err);
+        result = frame_expect(target_control(r), FRAME_MACHINE, &text, &r->description_len, err);
     if (result == 0) {
         r->description = text;
-        result = frame_expect(control(r), FRAME_CPUID, &r->cpuid, &r->cpuid_len, err);
+        result = frame_expect(target_control(r), FRAME_CPUID, &r->cpuid, &r->cpuid_len, err);
     }
     if (result == 0)
-        result = frame_expect(control(r), FRAME_MEMORY, &r->regions, &r->regions_len, err);
+        result = frame_expect(target_control(r), FRAME_MEMORY, &r->regions, &r->regions_len, err);
     return result;
 }
 
@@ -147,7 +96,7 @@ int receive_accept(struct receive *r, const char **ret_description, size_t *ret_
                    struct error *err)
 {
     for (;;) {
-        int result = channel_accept(r->listener, -1, &control(r)->channel, err);
+        int result = channel_accept(r->listener, -1, &target_control(r)->channel, err);
 
         if (result < 0 && result != -EPROTO)
             return result;
@@ -155,8 +104,8 @@ int receive_accept(struct receive *r, const char **ret_description, size_t *ret_
             result = hear_machine(r, err);
         if (result == 0)
             break;
-        if (control(r)->channel)
-            frame_refuse(control(r), err);
+        if (target_control(r)->channel)
+            frame_refuse(target_control(r), err);
         log_warn("%s: somebody was sent away: %s", receive_url(r), err->msg);
         receive_forget(r);
     }
@@ -178,8 +127,8 @@ const void *receive_cpuid(const struct receive *r, size_t *ret_len)
 
 void receive_refuse(struct receive *r, const struct error *why)
 {
-    if (control(r)->channel)
-        frame_refuse(control(r), why);
+    if (target_control(r)->channel)
+        frame_refuse(target_control(r), why);
 }
 
 /* The machine */
@@ -221,253 +170,6 @@ int receive_build(struct receive *r, const struct vm_config *config, struct loop
     return result;
 }
 
-/* RAM */
-
-/* The source speaks, or is gone, where it had nothing to say but why it gave up. */
-static int hear_end(struct receive *r, struct error *err)
-{
-    void *body;
-    size_t len;
-    int result = frame_expect(control(r), FRAME_REFUSED, &body, &len, err);
-
-    if (result < 0)
-        return result;
-    result = frame_refusal(body, len, err);
-    free(body);
-    return result;
-}
-
-/* One of the others that knocks: of the same move, or sent away. */
-static void admit(struct receive *r, struct frame_stream *stream)
-{
-    struct hello hello;
-    struct error err;
-    int result = hear_hello(stream, &hello, &err);
-
-    if (result == 0 && (memcmp(hello.session, r->hello.session, sizeof(hello.session)) != 0 ||
-                        hello.channels != r->hello.channels || hello.channel == 0 ||
-                        r->lanes[hello.channel].stream.channel))
-        result = error_set(&err, EBUSY, "another machine is being received here");
-    if (result == 0)
-        result = hello_welcome(stream, &r->hello, &err);
-    if (result == 0) {
-        r->lanes[hello.channel].stream = *stream;
-        return;
-    }
-    log_warn("%s: somebody was sent away: %s", r->url, err.msg);
-    frame_refuse(stream, &err);
-    channel_destroy(stream->channel);
-}
-
-static unsigned joined(const struct receive *r)
-{
-    unsigned count = 0;
-
-    for (unsigned i = 0; i < r->hello.channels; i++)
-        count += r->lanes[i].stream.channel != NULL;
-    return count;
-}
-
-/*
- * The other connections of the same move, whoever else may knock. Afterwards nobody is listened to,
- * so that who comes then hears of it at once.
- */
-static int join_channels(struct receive *r, struct error *err)
-{
-    uint64_t end = loop_now_ns() + (uint64_t)JOIN_MS * 1000000;
-    unsigned count;
-
-    while ((count = joined(r)) < r->hello.channels) {
-        struct frame_stream stream = {.channel = NULL};
-        int result = channel_accept(r->listener, LOOK_MS, &stream.channel, err);
-
-        if (result == 0) {
-            admit(r, &stream);
-            if (joined(r) > count)
-                end = loop_now_ns() + (uint64_t)JOIN_MS * 1000000;
-            continue;
-        }
-        if (result != -EPROTO && result != -ETIMEDOUT)
-            return result;
-        /* Nothing but a refusal comes before all are there. */
-        if (channel_readable(control(r)->channel, 0))
-            return hear_end(r, err);
-        if (loop_now_ns() > end)
-            return error_set(err, ETIMEDOUT, "%s: of its %u connections %u have not come for %u s",
-                             r->url, r->hello.channels, r->hello.channels - count, JOIN_MS / 1000);
-    }
-    channel_listener_destroy(r->listener);
-    r->listener = NULL;
-    return 0;
-}
-
-/* The frame's body; the caller frees it, failed or not. */
-static int take_body(struct frame_stream *stream, const struct frame *frame, char **ret_body,
-                     struct error *err)
-{
-    int result;
-
-    *ret_body = malloc((size_t)frame->length + 1);
-    if (!*ret_body)
-        return error_set(err, ENOMEM, "out of memory");
-    result = frame_recv_body(stream, &(struct iovec){*ret_body, frame->length}, 1, err);
-    return result == 0 ? frame_recv_end(stream, err) : result;
-}
-
-/* The other side gave up, and says why. */
-static int hear_refusal(struct frame_stream *stream, const struct frame *frame, struct error *err)
-{
-    char *body = NULL;
-    int result = take_body(stream, frame, &body, err);
-
-    if (result == 0)
-        result = frame_refusal(body, frame->length, err);
-    free(body);
-    return result;
-}
-
-static int hear_mark(struct receive *r, struct frame_stream *stream, struct error *err)
-{
-    uint8_t mark[8];
-    int result = frame_recv_body(stream, &(struct iovec){mark, sizeof(mark)}, 1, err);
-
-    if (result == 0)
-        result = frame_recv_end(stream, err);
-    if (result == 0 && stream == control(r)) {
-        r->mark_ns = snapfile_get_le(mark, sizeof(mark));
-        r->marked_ns = loop_now_ns();
-    }
-    return result;
-}
-
-/* The guest's clock stood still on two hosts whose own clocks need not agree. */
-static uint64_t advance(void *opaque, uint64_t when_ns)
-{
-    const struct receive *r = opaque;
-
-    (void)when_ns;
-    return r->mark_ns + (loop_now_ns() - r->marked_ns);
-}
-
-/* The state as it is now, so that both sides know that it can be loaded, and how fast. */
-static int rehearse(struct receive *r, struct frame_stream *stream, const struct frame *frame,
-                    struct error *err)
-{
-    uint64_t start;
-    char *state = NULL;
-    int result = take_body(stream, frame, &state, err);
-
-    start = loop_now_ns();
-    r->marked_ns = start;
-    if (result == 0)
-        result = machine_load_state(r->machine, state, frame->length, advance, r, err);
-    free(state);
-    return result < 0
-               ? result
-               : hello_send_json(stream, FRAME_REHEARSED,
-                                 json_pack("{s:I}", "load_ns", (json_int_t)(loop_now_ns() - start)),
-                                 err);
-}
-
-static int answer_ping(struct frame_stream *stream, const struct frame *frame, struct error *err)
-{
-    char *body = NULL;
-    int result = take_body(stream, frame, &body, err);
-
-    if (result == 0)
-        result = frame_send(stream, FRAME_PONG, 0, &(struct iovec){body, frame->length}, 1, err);
-    free(body);
-    return result;
-}
-
-int receive_check(struct receive *r, struct error *err)
-{
-    int result = hello_send_json(control(r), FRAME_PREPARED, json_pack("{}"), err);
-
-    while (result == 0) {
-        struct frame frame = {0};
-
-        result = frame_recv(control(r), &frame, err);
-        if (result == 0 && frame.type == FRAME_MARK) /* all is known */
-            return hear_mark(r, control(r), err);
-        if (result == 0 && frame.type == FRAME_PING)
-            result = answer_ping(control(r), &frame, err);
-        else if (result == 0 && frame.type == FRAME_REHEARSAL)
-            result = rehearse(r, control(r), &frame, err);
-        else if (result == 0)
-            result = frame.type == FRAME_REFUSED
-                         ? hear_refusal(control(r), &frame, err)
-                         : error_set(err, EPROTO, "frame %u (%s) came in a check",
-                                     control(r)->received, frame_name(frame.type));
-    }
-    if (result != -ECONNREFUSED)
-        receive_refuse(r, err);
-    return result;
-}
-
-/* Until its MARK. */
-static int receive_pages(struct receive *r, struct frame_stream *stream, struct error *err)
-{
-    for (;;) {
-        struct frame frame = {0};
-        int result = frame_recv(stream, &frame, err);
-
-        if (result == 0 && frame.type == FRAME_MARK)
-            return hear_mark(r, stream, err);
-        if (result == 0 && frame.type == FRAME_PAGES)
-            result = pages_receive(&r->pages, stream, &frame, err);
-        else if (result == 0 && frame.type == FRAME_REHEARSAL && stream == control(r))
-            result = rehearse(r, stream, &frame, err);
-        else if (result == 0 && frame.type == FRAME_REFUSED)
-            result = hear_refusal(stream, &frame, err);
-        else if (result == 0)
-            result = error_set(err, EPROTO, "frame %u (%s) came where PAGES were expected",
-                               stream->received, frame_name(frame.type));
-        if (result < 0)
-            return result;
-    }
-}
-
-static void *work(void *opaque)
-{
-    struct lane *lane = opaque;
-    struct receive *r = lane->receive;
-    struct error err;
-
-    if (receive_pages(r, &lane->stream, &err) == 0)
-        return NULL;
-    pthread_mutex_lock(&r->lock);
-    if (!r->error.code)
-        r->error = err;
-    pthread_mutex_unlock(&r->lock);
-    for (unsigned i = 0; i < r->hello.channels; i++)
-        if (&r->lanes[i] != lane)
-            channel_interrupt(r->lanes[i].stream.channel);
-    return NULL;
-}
-
-static int receive_ram(struct receive *r, struct error *err)
-{
-    int result = 0;
-
-    for (unsigned i = 1; result == 0 && i < r->hello.channels; i++) {
-        result = thread_start(&r->lanes[i].thread, "receive", 0, work, &r->lanes[i], err);
-        r->lanes[i].started = result == 0;
-    }
-    if (result == 0)
-        work(&r->lanes[0]);
-    for (unsigned i = 1; i < r->hello.channels; i++) {
-        if (result < 0)
-            channel_interrupt(r->lanes[i].stream.channel);
-        if (r->lanes[i].started)
-            pthread_join(r->lanes[i].thread, NULL);
-    }
-    channel_end_interrupt(control(r)->channel); /* it has words to carry */
-    if (result == 0 && r->error.code)
-        *err = r->error;
-    return result < 0 ? result : -r->error.code;
-}
-
 /* State, and whose machine it is */
 
 /* Whatever it is. */
@@ -489,10 +191,10 @@ static int take_state(struct receive *r, char **ret_state, size_t *ret_len, stru
     for (;;) {
         struct frame frame = {0};
         char *body = NULL;
-        int result = frame_recv(control(r), &frame, err);
+        int result = frame_recv(target_control(r), &frame, err);
 
         if (result == 0)
-            result = take_body(control(r), &frame, &body, err);
+            result = target_take_body(target_control(r), &frame, &body, err);
         if (result == 0 && frame.type == FRAME_STATE) {
             *ret_state = body;
             *ret_len = frame.length;
@@ -504,7 +206,7 @@ static int take_state(struct receive *r, char **ret_state, size_t *ret_len, stru
             result = frame.type == FRAME_REFUSED
                          ? frame_refusal(body, frame.length, err)
                          : error_set(err, EPROTO, "frame %u (%s) came where STATE was expected",
-                                     control(r)->received, frame_name(frame.type));
+                                     target_control(r)->received, frame_name(frame.type));
         }
         free(body);
         if (result < 0)
@@ -522,13 +224,13 @@ static int load(struct receive *r, struct error *err)
     if (result < 0)
         return result;
     start = loop_now_ns();
-    result = machine_load_state(r->machine, state, len, advance, r, err);
+    result = machine_load_state(r->machine, state, len, target_advance, r, err);
     free(state);
     if (result < 0)
         return result;
     machine_tell_moved(r->machine);
     (void)handover_target(&r->at, TARGET_LOADED_ALL, true);
-    return hello_send_json(control(r), FRAME_READY,
+    return hello_send_json(target_control(r), FRAME_READY,
                            json_pack("{s:I}", "load_ns", (json_int_t)(loop_now_ns() - start)), err);
 }
 
@@ -541,8 +243,8 @@ static int take_over(struct receive *r, struct error *err)
     bool arbiter;
     int result;
 
-    channel_set_timeout(control(r)->channel, COMMIT_MS);
-    result = frame_expect(control(r), FRAME_COMMIT, &body, &len, err);
+    channel_set_timeout(target_control(r)->channel, COMMIT_MS);
+    result = frame_expect(target_control(r), FRAME_COMMIT, &body, &len, err);
     if (result < 0)
         return result;
     times = snapfile_get_le(body, sizeof(times));
@@ -560,19 +262,20 @@ static int hear_last_words(struct receive *r, struct error *err)
 {
     struct error words;
 
-    if (channel_readable(control(r)->channel, LOOK_MS) && hear_end(r, &words) == -ECONNREFUSED)
+    if (channel_readable(target_control(r)->channel, TARGET_LOOK_MS) &&
+        target_hear_end(r, &words) == -ECONNREFUSED)
         *err = words;
     return -err->code;
 }
 
 int receive_take(struct receive *r, struct error *err)
 {
-    int result = hello_send_json(control(r), FRAME_PREPARED, json_pack("{}"), err);
+    int result = hello_send_json(target_control(r), FRAME_PREPARED, json_pack("{}"), err);
 
     if (result == 0)
-        result = join_channels(r, err);
+        result = target_join(r, err);
     if (result == 0)
-        result = receive_ram(r, err);
+        result = target_receive_ram(r, err);
     if (result == 0)
         result = load(r, err);
     if (result == 0)
@@ -598,7 +301,7 @@ void receive_done(struct receive *r)
 {
     struct error err;
 
-    if (hello_send_json(control(r), FRAME_DONE,
+    if (hello_send_json(target_control(r), FRAME_DONE,
                         json_pack("{s:I}", "resume_ns", (json_int_t)(loop_now_ns() - r->commit_ns)),
                         &err) < 0)
         log_warn("the other side may not have heard that the machine runs here: %s", err.msg);
