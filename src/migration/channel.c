@@ -351,6 +351,25 @@ static void hang_up(int fd)
     close(fd);
 }
 
+void channel_finish(struct channel *channel, int timeout_ms)
+{
+    uint64_t end = channel_now_ns() + (uint64_t)timeout_ms * 1000000;
+    struct pollfd there = {.fd = channel->fd, .events = POLLIN};
+    uint8_t unread[4096];
+    ssize_t n = 1;
+
+    tls_session_destroy(channel->tls);
+    channel->tls = NULL;
+    (void)shutdown(channel->fd, SHUT_WR);
+    while (n != 0 && channel_now_ns() < end) {
+        n = recv(channel->fd, unread, sizeof(unread), MSG_DONTWAIT);
+        if (n < 0 && errno != EAGAIN && errno != EINTR)
+            break;
+        if (n < 0)
+            (void)channel_poll(&there, 1, end);
+    }
+}
+
 void channel_destroy(struct channel *channel)
 {
     if (!channel)

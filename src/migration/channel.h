@@ -47,6 +47,11 @@ void channel_listener_destroy(struct channel_listener *listener);
  */
 int channel_connect(const struct channel_security *security, const char *url, int timeout_ms,
                     struct channel **ret_channel, struct error *err);
+/*
+ * Nothing more is sent: wait until the other side has hung up, for so long, or what was said last
+ * could be lost to it when it speaks meanwhile. Only channel_destroy() may follow.
+ */
+void channel_finish(struct channel *channel, int timeout_ms);
 /* No thread may be in it any more. What was sent arrives, as long as the other side reads it. */
 void channel_destroy(struct channel *channel);
 

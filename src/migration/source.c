@@ -25,6 +25,7 @@
 
 #define READY_MS 30000
 #define DONE_MS 10000
+#define FAREWELL_MS 1000
 #define ASK_NS UINT64_C(120000000000)
 #define PROBE_NS UINT64_C(2000000)
 #define RATE_PAGES 4096
@@ -385,8 +386,11 @@ static int work(struct job *job, struct error *err)
         r = hand_over(s, err);
     if (r < 0 && s->at == SOURCE_COPYING) {
         r = source_last_words(s, err);
-        if (source_control(s)->channel && r != -ECONNREFUSED)
+        if (source_control(s)->channel && r != -ECONNREFUSED) {
             frame_refuse(source_control(s), err);
+            if (!job->held) /* the guest does not wait for it */
+                channel_finish(source_control(s)->channel, FAREWELL_MS);
+        }
         (void)handover_source(&s->at, r == -ECANCELED ? SOURCE_CANCEL : SOURCE_BROKEN,
                               s->has_arbiter);
     }
