@@ -402,7 +402,6 @@ static int work(struct job *job, struct error *err)
 static bool settle(struct job *job)
 {
     struct source *s = source_of(job);
-
     struct error err;
 
     if (s->throttle && machine_throttle(source_machine(s), 0, &err) < 0)
