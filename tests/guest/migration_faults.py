@@ -205,8 +205,9 @@ class Move:
 
     def run(self):
         self.begin()
+        # On a busy machine the stop may look too long for ever, and into a silence it is never tried.
         self.code, out, err = self.source.call("migrate", "t", f"tcp://127.0.0.1:{self.proxy.port}", "--channels",
-                                               str(self.options.channels))
+                                               str(self.options.channels), "--timeout", "10", "--on-timeout", "force")
         self.words = (out + err).strip()
         # The target has it, or has ended, or waits for another machine.
         wait_for("the target knows", lambda: self.receive.poll() is not None or self.target.lines() or

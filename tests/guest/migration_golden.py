@@ -20,7 +20,7 @@ from migration_proxy import HEADER, close, name_of, read_exactly
 DATA = pathlib.Path(__file__).resolve().parent.parent / "unit" / "data"
 GOLDEN = [("stream-1", 0x7039B75E8A6F3E45, 0x7)]
 # What the target says to these.
-ANSWERS = {"HELLO": "WELCOME", "MEMORY": "PREPARED", "STATE": "READY", "COMMIT": "DONE"}
+ANSWERS = {"HELLO": "WELCOME", "MEMORY": "PREPARED", "REHEARSAL": "REHEARSED", "STATE": "READY", "COMMIT": "DONE"}
 OTHER_HOST = ("lacks what the guest's CPU has: ", "TSC runs at ")
 SKIPPED = 77
 

@@ -10,7 +10,7 @@ import struct
 import threading
 
 TYPES = ["?", "HELLO", "WELCOME", "MACHINE", "CPUID", "MEMORY", "PREPARED", "PAGES", "MARK", "STATE", "EXTRA",
-         "READY", "COMMIT", "DONE", "REFUSED", "PING", "PONG"]
+         "READY", "COMMIT", "DONE", "REFUSED", "PING", "PONG", "REHEARSAL", "REHEARSED"]
 HEADER = 24
 TO_TARGET, TO_SOURCE = ">", "<"
 
