@@ -53,7 +53,7 @@ static void *watch_clock(void *opaque)
 
     (void)opaque;
     for (;; before = now) {
-        usleep(500);
+        usleep(1000);
         now = now_ns();
         if (now - before > __atomic_load_n(&gap_ns, __ATOMIC_RELAXED))
             __atomic_store_n(&gap_ns, now - before, __ATOMIC_RELAXED);

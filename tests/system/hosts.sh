@@ -42,6 +42,7 @@ take_orders() {
     modprobe bridge
     brctl addbr br0
     ip link set br0 address "$(cat /sys/class/net/eth0/address)" # which else changed with each tap
+    ip link set br0 mtu 9000 # and likewise: guests have 1500
     brctl addif br0 eth0
     ip address del "$LAB_ADDRESS/24" dev eth0
     ip address add "$LAB_ADDRESS/24" dev br0

@@ -15,7 +15,7 @@
 # The guest's own lines come to c by TCP, in /tmp/report: one connection, which lives as long as the guest does.
 GUEST=10.7.7.50 MEMORY=128M DISKS='--disk /mnt/disk' LINE='' LIFE=60
 orders="ip addr add $GUEST/24 dev eth0; ip link set eth0 up; downtime answer &
-torture memory=32 writers=2 rate=10 disk=/dev/vda peer=$SERVER | tee /dev/console | nc $SERVER 7009"
+torture memory=32 writers=2 rate=4 disk=/dev/vda peer=$SERVER | tee /dev/console | nc $SERVER 7009"
 
 moves_begin() {
     hosts_begin
