@@ -10,7 +10,7 @@
 #include "watch.h"
 
 #define GONE_MS 10000
-#define MAX_CHANNELS 1024
+#define MAX_CHANNELS 16
 #define MAX_PAUSE_MS 600000
 #define MAX_TIMEOUT_S 1000000
 
@@ -151,6 +151,17 @@ static int write_report(const char *path, const json_t *end, struct error *err)
     return CLI_FAILED;
 }
 
+/* Of a machine that did not move. */
+static const char *what_became(const struct cli_args *args, const json_t *end)
+{
+    const char *state = json_string_value(json_object_get(end, "state"));
+
+    return cli_has(args, "--check")                   ? "could not move"
+           : state && strcmp(state, "ended") == 0     ? "did not move"
+           : state && strcmp(state, "uncertain") == 0 ? "stands still"
+                                                      : "stays here";
+}
+
 /* What it ended with. Returns an exit status. */
 static int tell_end(struct watch *w, const struct cli_args *args, const json_t *end,
                     struct error *err)
@@ -160,8 +171,8 @@ static int tell_end(struct watch *w, const struct cli_args *args, const json_t *
     if (cli_has(args, "--json"))
         cli_print_json(json_incref((json_t *)end));
     if (json_object_get(end, "errno")) {
-        error_set(err, (int)watch_figure(end, "errno"), "%s stays here: %s", args->operands[0],
-                  json_string_value(json_object_get(end, "detail")));
+        error_set(err, (int)watch_figure(end, "errno"), "%s %s: %s", args->operands[0],
+                  what_became(args, end), json_string_value(json_object_get(end, "detail")));
         return w->signal ? 128 + w->signal : CLI_FAILED;
     }
     if (cli_has(args, "--check")) {

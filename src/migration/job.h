@@ -89,6 +89,7 @@ int job_start(struct migration *migration, struct job *job, const struct rounds_
               unsigned workers, struct error *err);
 
 bool job_cancelled(struct job *job);
+int job_tell_cancelled(struct job *job, struct error *err); /* -ECANCELED, and by what */
 /* -ECANCELED when it is; a word about progress now and then. For a sink's tick. */
 int job_tick(struct job *job, struct error *err);
 /* Tell the listener, unless the last word is younger than that. */

@@ -23,6 +23,19 @@ bool job_cancelled(struct job *job)
     return cancelled;
 }
 
+static int tell_cancelled(bool abandoned, struct error *err)
+{
+    return error_set(err, ECANCELED, abandoned ? "the machine has ended" : "cancelled");
+}
+
+int job_tell_cancelled(struct job *job, struct error *err)
+{
+    pthread_mutex_lock(&job->lock);
+    bool abandoned = job->abandoned;
+    pthread_mutex_unlock(&job->lock);
+    return tell_cancelled(abandoned, err);
+}
+
 static void tell(void *opaque)
 {
     struct job *job = opaque;
@@ -81,9 +94,10 @@ int job_call_machine(struct job *job, job_fn *fn, struct error *err)
         pthread_cond_wait(&job->answered, &job->lock);
     if (r == 0 && !job->call)
         r = job->call_result;
+    else if (r == -ENOMEM)
+        (void)error_set(err, ENOMEM, "out of memory");
     else
-        r = error_set(err, r == -ENOMEM ? ENOMEM : ECANCELED,
-                      r == -ENOMEM ? "out of memory" : "cancelled");
+        r = tell_cancelled(job->abandoned, err);
     job->call = NULL;
     pthread_mutex_unlock(&job->lock);
     return r;
@@ -92,7 +106,7 @@ int job_call_machine(struct job *job, job_fn *fn, struct error *err)
 int job_tick(struct job *job, struct error *err)
 {
     if (job_cancelled(job))
-        return error_set(err, ECANCELED, "cancelled");
+        return job_tell_cancelled(job, err);
     job->progress.round_bytes = rounds_round_pages(job->rounds) * GUEST_PAGE_SIZE;
     job->progress.done_bytes = rounds_done_pages(job->rounds) * GUEST_PAGE_SIZE;
     job->progress.written_bytes = rounds_copied_pages(job->rounds) * GUEST_PAGE_SIZE;

@@ -306,7 +306,7 @@ static int work(struct job *job, struct error *err)
     if (r == 0)
         r = write_sections(save, err);
     if (r == 0 && job_cancelled(job))
-        r = error_set(err, ECANCELED, "cancelled");
+        r = job_tell_cancelled(job, err);
     if (r == 0)
         r = publish(save, err);
     stage_free(save);

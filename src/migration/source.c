@@ -28,6 +28,7 @@
 #define FAREWELL_MS 1000
 #define ASK_NS UINT64_C(120000000000)
 #define PROBE_NS UINT64_C(2000000)
+#define AGAIN_NS UINT64_C(400000000)
 #define RATE_PAGES 4096
 
 #define DEFAULT_MAX_PAUSE_NS UINT64_C(300000000)
@@ -143,6 +144,21 @@ int source_rehearse(struct source *s, struct error *err)
     return 0;
 }
 
+/* One of the hosts was busy, or the network: perhaps it no longer is. */
+static int rehearse_again(struct source *s, struct error *err)
+{
+    uint64_t end = loop_now_ns() + AGAIN_NS;
+
+    while (loop_now_ns() < end) {
+        int r = tick(s, err);
+
+        if (r < 0)
+            return r;
+        nanosleep(&(struct timespec){.tv_nsec = SOURCE_LOOK_MS * 1000000}, NULL);
+    }
+    return source_rehearse(s, err);
+}
+
 /* The guest writes faster than the network carries: let it run for less of the time. */
 static int slow_down(struct source *s, struct error *err)
 {
@@ -178,11 +194,14 @@ static int consider_stop(struct source *s, struct rounds_plan *plan, enum rounds
     }
     if (late)
         return error_set(err, ETIMEDOUT,
-                         "time is up, and the stop would take %.0f ms: the guest writes faster "
-                         "than the network carries; allow more with --max-downtime, or use "
+                         "time is up, and the stop would take %.0f ms, of which %.0f ms are for "
+                         "what the guest writes; allow more with --max-downtime, or use "
                          "--on-timeout force",
-                         predicted);
-    r = slow_down(s, err);
+                         predicted,
+                         predicted - (double)(s->rehearsed_ns + 2 * s->job.report.rtt_ns) / 1e6);
+    /* To slow the guest down helps only with what it writes. */
+    r = s->rehearsed_ns + 2 * s->job.report.rtt_ns > s->max_pause_ns ? rehearse_again(s, err)
+                                                                     : slow_down(s, err);
     plan->flat = 0;
     return r;
 }

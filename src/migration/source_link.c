@@ -51,7 +51,7 @@ static int await(struct source *s, struct channel *channel, int timeout_ms, bool
 
     while (!channel_readable(channel, SOURCE_LOOK_MS)) {
         if (cancellable && job_cancelled(&s->job))
-            return error_set(err, ECANCELED, "cancelled");
+            return job_tell_cancelled(&s->job, err);
         if (loop_now_ns() > end)
             return error_set(err, ETIMEDOUT, "%s: the other side has not said %s for %d s", s->url,
                              what, timeout_ms / 1000);

@@ -4,6 +4,7 @@
 
 /* The side that is given a machine: what target.c, which decides, and target_ram.c share. */
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "handover.h"
 #include "hello.h"
@@ -36,6 +37,7 @@ struct receive {
     uint64_t commit_ns;          /* when COMMIT was heard */
     bool paused;                 /* there, by a person */
 
+    atomic_bool control_done; /* the first channel has said all that it had */
     pthread_mutex_t lock;
     struct error error; /* lock: the first that a lane met */
 };

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "snapfile_format.h"
 #include "vmrun/log.h"
@@ -16,6 +17,8 @@
 #define HELLO_MS 5000 /* a stranger who says nothing keeps the others waiting */
 #define JOIN_MS 10000 /* for the other channels to come */
 #define MOVES_MS 15000
+#define LAST_WORDS_MS 1000
+#define LAST_WORDS_LOOK_MS 10
 
 int target_hear_hello(struct frame_stream *stream, struct hello *ret_hello, struct error *err)
 {
@@ -232,16 +235,30 @@ static int receive_pages(struct receive *r, struct frame_stream *stream, struct 
     }
 }
 
+/* The source closes all of them at once when it gives up, and only the first says why. */
+static void await_control(struct receive *r)
+{
+    for (unsigned i = 0; i < LAST_WORDS_MS / LAST_WORDS_LOOK_MS && !atomic_load(&r->control_done);
+         i++)
+        nanosleep(&(struct timespec){.tv_nsec = LAST_WORDS_LOOK_MS * 1000000}, NULL);
+}
+
 static void *work(void *opaque)
 {
     struct target_lane *lane = opaque;
     struct receive *r = lane->receive;
+    bool is_control = &lane->stream == target_control(r);
     struct error err;
+    int result = receive_pages(r, &lane->stream, &err);
 
-    if (receive_pages(r, &lane->stream, &err) == 0)
+    if (is_control)
+        atomic_store(&r->control_done, true);
+    if (result == 0)
         return NULL;
+    if (!is_control && (result == -EPIPE || result == -ECONNRESET))
+        await_control(r);
     pthread_mutex_lock(&r->lock);
-    if (!r->error.code)
+    if (!r->error.code || (is_control && result == -ECONNREFUSED))
         r->error = err;
     pthread_mutex_unlock(&r->lock);
     for (unsigned i = 0; i < r->hello.channels; i++)

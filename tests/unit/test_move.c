@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -158,6 +159,24 @@ static void a_guest_that_writes_too_fast_is_slowed_down_until_it_does_not(void *
     assert_int_equal(moving.source.most_throttle, 40);
     assert_int_equal(moving.report.throttle_percent, 40);
     assert_true(moving.report.predicted_pause_ns <= slow.max_pause_ns);
+}
+
+static void take_long(void)
+{
+    nanosleep(&(struct timespec){.tv_nsec = 400000000}, NULL);
+}
+
+static void a_rehearsal_that_took_long_is_repeated_and_the_guest_not_slowed_down(void **state)
+{
+    (void)state;
+    moving.step = MOVING_REHEARSE_LOAD; /* the first only */
+    moving.act = take_long;
+    moving_run(NULL);
+    moving_expect_there();
+    assert_int_equal(moving.target->loads, 3);
+    assert_int_equal(moving.source.throttles, 0);
+    assert_true(moving.report.predicted_pause_ns < 300000000);
+    assert_in_range(moving.report.rounds, 1, 12);
 }
 
 static unsigned ever_a_thousand(const struct machine *m, unsigned n)
@@ -323,6 +342,7 @@ static void a_machine_that_ends_at_any_step_before_that_ends_on_both_sides(void 
         moving_join();
         assert_int_equal(moving.ended, 1);
         assert_int_equal(moving.taken, -ECONNREFUSED);
+        assert_non_null(strstr(moving.taken_err.msg, "the machine has ended"));
         assert_false(moving.source.logging);
         assert_int_equal(migration_create(&moving.source, moving.loop, &moving.migration, &err), 0);
     }
@@ -400,6 +420,7 @@ int main(void)
         TEST(a_machine_without_disks_moves_too),
         TEST(a_second_move_is_refused_while_one_is_under_way),
         TEST(a_guest_that_writes_too_fast_is_slowed_down_until_it_does_not),
+        TEST(a_rehearsal_that_took_long_is_repeated_and_the_guest_not_slowed_down),
         TEST(when_time_is_up_it_stays_and_runs_at_full_speed),
         TEST(or_it_stands_still_for_longer_when_that_is_wanted),
         TEST(what_fails_at_any_step_is_told_on_both_sides_and_leaves_it_as_it_was),
