@@ -242,6 +242,7 @@ static int recv_header(struct frame_stream *s, struct frame *frame, struct error
     frame->type = (enum frame_type)get_le(header + AT_TYPE, 2);
     frame->flags = (uint16_t)get_le(header + AT_FLAGS, 2);
     frame->length = (uint32_t)get_le(header + AT_LENGTH, 4);
+    frame->number = s->received;
     s->type = frame->type;
     r = check_kind(frame, err);
     if (r < 0)

@@ -65,6 +65,7 @@ struct frame {
     enum frame_type type;
     uint16_t flags;
     uint32_t length; /* of the body, within the type's bounds */
+    uint32_t number; /* for messages */
 };
 
 /*

@@ -40,7 +40,7 @@ int hello_expect_json(struct frame_stream *stream, enum frame_type type, json_t 
     free(text);
     if (!json_is_object(body)) {
         json_decref(body);
-        return error_set(err, EPROTO, "frame %u (%s): no JSON object", stream->received,
+        return error_set(err, EPROTO, "frame %u (%s): no JSON object", stream->received - 1,
                          frame_name(type));
     }
     *ret_body = body;
@@ -116,7 +116,7 @@ static int read_hello(const json_t *body, struct hello *ret_hello, struct error 
     const char *purpose = json_string_value(json_object_get(body, "purpose"));
 
     if (oldest < 1 || newest < oldest)
-        return error_set(err, EPROTO, "frame 1 (HELLO): no versions");
+        return error_set(err, EPROTO, "frame 0 (HELLO): no versions");
     if (oldest > PROTOCOL_VERSION || newest < PROTOCOL_OLDEST)
         return error_set(err, ENOTSUP,
                          "vmrun %.20s there speaks the protocol's versions %lld to %lld, vmrun %s "
@@ -125,10 +125,10 @@ static int read_hello(const json_t *body, struct hello *ret_hello, struct error 
                          PROTOCOL_OLDEST, PROTOCOL_VERSION);
     if (!get_hex(json_string_value(json_object_get(body, "session")), ret_hello->session,
                  sizeof(ret_hello->session)))
-        return error_set(err, EPROTO, "frame 1 (HELLO): no session");
+        return error_set(err, EPROTO, "frame 0 (HELLO): no session");
     uint64_t channel = hello_number(body, "channel"), channels = hello_number(body, "channels");
     if (channels < 1 || channels > HELLO_MAX_CHANNELS || channel >= channels)
-        return error_set(err, EPROTO, "frame 1 (HELLO): no such channel");
+        return error_set(err, EPROTO, "frame 0 (HELLO): no such channel");
     ret_hello->channel = (unsigned)channel;
     ret_hello->channels = (unsigned)channels;
     ret_hello->check = purpose && strcmp(purpose, "check") == 0;
@@ -167,7 +167,7 @@ int hello_expect_welcome(struct frame_stream *stream, const struct hello *hello,
     bool agreed = !hello->zstd || has_feature(body, "zstd");
     json_decref(body);
     if (version < PROTOCOL_OLDEST || version > PROTOCOL_VERSION)
-        return error_set(err, EPROTO, "frame 1 (WELCOME): version %llu was not asked for",
+        return error_set(err, EPROTO, "frame 0 (WELCOME): version %llu was not asked for",
                          (unsigned long long)version);
     return agreed ? 0
                   : error_set(err, ENOTSUP,

@@ -156,14 +156,14 @@ void pages_target_fini(struct pages_target *target)
     }
 }
 
-static int wrong(const struct frame_stream *stream, struct error *err, const char *what)
+static int wrong(const struct frame *frame, struct error *err, const char *what)
 {
-    return error_set(err, EPROTO, "frame %u (PAGES): %s", stream->received, what);
+    return error_set(err, EPROTO, "frame %u (PAGES): %s", frame->number, what);
 }
 
 /* ret_data: how many pages follow. */
-static int get_head(const struct pages_target *target, const struct frame_stream *stream,
-                    const uint8_t *at, struct head *ret_head, uint64_t *ret_data, struct error *err)
+static int get_head(const struct pages_target *target, const struct frame *frame, const uint8_t *at,
+                    struct head *ret_head, uint64_t *ret_data, struct error *err)
 {
     struct head head = {.region = (uint32_t)snapfile_get_le(at, 4),
                         .pages = (uint32_t)snapfile_get_le(at + 4, 4),
@@ -171,21 +171,21 @@ static int get_head(const struct pages_target *target, const struct frame_stream
     uint64_t data = 0, all;
 
     if (head.region >= target->memory->count)
-        return wrong(stream, err, "no such region");
+        return wrong(frame, err, "no such region");
     all = target->memory->regions[head.region].size / GUEST_PAGE_SIZE;
     if (head.first % FRAME_PAGES_MAX != 0 || head.pages == 0 || head.pages > FRAME_PAGES_MAX ||
         head.first >= all || head.pages > all - head.first)
-        return wrong(stream, err, "no such pages");
+        return wrong(frame, err, "no such pages");
     for (unsigned w = 0; w < WORDS; w++) {
         head.present[w] = snapfile_get_le(at + 16 + 8 * w, 8);
         head.zero[w] = snapfile_get_le(at + 16 + 8 * (WORDS + w), 8);
         if (head.zero[w] & ~head.present[w])
-            return wrong(stream, err, "zeros that are not present");
+            return wrong(frame, err, "zeros that are not present");
         data += (uint64_t)__builtin_popcountll(head.present[w] & ~head.zero[w]);
     }
     for (uint64_t i = head.pages; i < FRAME_PAGES_MAX; i++)
         if (bit(head.present, i))
-            return wrong(stream, err, "pages behind the last one");
+            return wrong(frame, err, "pages behind the last one");
     *ret_head = head;
     *ret_data = data;
     return 0;
@@ -233,7 +233,7 @@ static int unpack(const struct zstd *zstd, struct frame_stream *stream, const st
     if (r == 0) {
         len = zstd->unpack_all(unpacker, body, room, packed, frame->length);
         if (zstd->is_error(len))
-            r = wrong(stream, err, zstd->error_name(len));
+            r = wrong(frame, err, zstd->error_name(len));
     }
     zstd->free_unpacker(unpacker);
     free(packed);
@@ -258,10 +258,10 @@ static int receive_packed(struct pages_target *target, struct frame_stream *stre
 
     if (r < 0)
         return r;
-    r = len < FRAME_PAGES_HEADER_BYTES ? wrong(stream, err, "cut off")
-                                       : get_head(target, stream, body, &head, &data, err);
+    r = len < FRAME_PAGES_HEADER_BYTES ? wrong(frame, err, "cut off")
+                                       : get_head(target, frame, body, &head, &data, err);
     if (r == 0 && len != FRAME_PAGES_HEADER_BYTES + data * GUEST_PAGE_SIZE)
-        r = wrong(stream, err, "not as many pages as it says");
+        r = wrong(frame, err, "not as many pages as it says");
     if (r == 0) {
         const uint8_t *from = body + FRAME_PAGES_HEADER_BYTES;
         uint8_t *host = target->memory->regions[head.region].host + head.first * GUEST_PAGE_SIZE;
@@ -286,14 +286,14 @@ int pages_receive(struct pages_target *target, struct frame_stream *stream,
 
     if (frame->flags & FRAME_ZSTD)
         return target->zstd ? receive_packed(target, stream, frame, err)
-                            : wrong(stream, err, "compressed, and that was not agreed upon");
+                            : wrong(frame, err, "compressed, and that was not agreed upon");
     r = frame_recv_body(stream, iov, 1, err);
     if (r == 0)
-        r = get_head(target, stream, bytes, &head, &data, err);
+        r = get_head(target, frame, bytes, &head, &data, err);
     if (r < 0)
         return r;
     if (frame->length != sizeof(bytes) + data * GUEST_PAGE_SIZE)
-        return wrong(stream, err, "not as many pages as it says");
+        return wrong(frame, err, "not as many pages as it says");
 
     uint8_t *host = target->memory->regions[head.region].host + head.first * GUEST_PAGE_SIZE;
     unsigned count = gather(target, &head, host, iov);

@@ -106,7 +106,7 @@ int receive_accept(struct receive *r, const char **ret_description, size_t *ret_
             break;
         if (target_control(r)->channel)
             frame_refuse(target_control(r), err);
-        log_warn("%s: somebody was sent away: %s", receive_url(r), err->msg);
+        log_warn_limited(&r->warned, "%s: somebody was sent away: %s", receive_url(r), err->msg);
         receive_forget(r);
     }
     *ret_description = r->description;
@@ -206,7 +206,7 @@ static int take_state(struct receive *r, char **ret_state, size_t *ret_len, stru
             result = frame.type == FRAME_REFUSED
                          ? frame_refusal(body, frame.length, err)
                          : error_set(err, EPROTO, "frame %u (%s) came where STATE was expected",
-                                     target_control(r)->received, frame_name(frame.type));
+                                     frame.number, frame_name(frame.type));
         }
         free(body);
         if (result < 0)

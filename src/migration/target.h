@@ -9,6 +9,7 @@
 #include "handover.h"
 #include "hello.h"
 #include "pages.h"
+#include "vmrun/log.h"
 
 #define TARGET_LOOK_MS 100 /* between two looks at whether the source gave up meanwhile */
 
@@ -21,6 +22,7 @@ struct target_lane {
 
 struct receive {
     struct channel_listener *listener; /* NULL: all channels are there */
+    struct log_limit warned;           /* of strangers */
     char *url;
     struct hello hello;
     struct target_lane lanes[HELLO_MAX_CHANNELS];

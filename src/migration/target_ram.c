@@ -61,7 +61,7 @@ static void admit(struct receive *r, struct frame_stream *stream)
         r->lanes[hello.channel].stream = *stream;
         return;
     }
-    log_warn("%s: somebody was sent away: %s", r->url, err.msg);
+    log_warn_limited(&r->warned, "%s: somebody was sent away: %s", r->url, err.msg);
     frame_refuse(stream, &err);
     channel_destroy(stream->channel);
 }
@@ -204,8 +204,8 @@ int receive_check(struct receive *r, struct error *err)
         else if (result == 0)
             result = frame.type == FRAME_REFUSED
                          ? target_hear_refusal(target_control(r), &frame, err)
-                         : error_set(err, EPROTO, "frame %u (%s) came in a check",
-                                     target_control(r)->received, frame_name(frame.type));
+                         : error_set(err, EPROTO, "frame %u (%s) came in a check", frame.number,
+                                     frame_name(frame.type));
     }
     if (result != -ECONNREFUSED)
         receive_refuse(r, err);
@@ -229,7 +229,7 @@ static int receive_pages(struct receive *r, struct frame_stream *stream, struct 
             result = target_hear_refusal(stream, &frame, err);
         else if (result == 0)
             result = error_set(err, EPROTO, "frame %u (%s) came where PAGES were expected",
-                               stream->received, frame_name(frame.type));
+                               frame.number, frame_name(frame.type));
         if (result < 0)
             return result;
     }
