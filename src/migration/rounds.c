@@ -26,6 +26,7 @@
 #define MAX_FLAT_ROUNDS 3
 #define FORGET_PAGES 32768 /* at once: no vCPU is kept waiting for long */
 #define ALONE_PAGES 2048   /* a round of fewer is not worth other threads */
+#define TICK_CHUNKS 256
 
 #define TOUCHED \
     (UINT64_C(3) << 62) /* of a page in /proc/self/pagemap: in memory, or swapped out \
@@ -280,6 +281,7 @@ static uint64_t count_bits(const uint64_t *bits)
     return number;
 }
 
+/* Whether there was something to copy, or an error. */
 static int copy_chunk(struct rounds *r, const struct worker *worker, unsigned region,
                       uint64_t first, struct error *err)
 {
@@ -314,10 +316,14 @@ static int copy_chunk(struct rounds *r, const struct worker *worker, unsigned re
         owed[w] &= ~bits[w];
     atomic_fetch_add(&r->done, count_bits(bits));
     atomic_fetch_add(&r->copied, count_bits(wanted));
-    return 0;
+    return 1;
 }
 
-/* The chunks that are this worker's. The first one ticks, and so ends the round for all. */
+/*
+ * The chunks that are this worker's. The first one ticks, and so ends the round for all: not at
+ * each chunk with nothing to do, for a tick may be a system call, and the last round keeps a guest
+ * waiting.
+ */
 static int copy_share(struct rounds *r, const struct worker *worker, struct error *err)
 {
     uint64_t chunk = 0;
@@ -330,7 +336,7 @@ static int copy_share(struct rounds *r, const struct worker *worker, struct erro
                 return 0;
             if (chunk % r->workers == worker->index)
                 result = copy_chunk(r, worker, i, first, err);
-            if (result == 0 && worker->index == 0)
+            if (result >= 0 && worker->index == 0 && (result > 0 || chunk % TICK_CHUNKS == 0))
                 result = r->sink->tick(r->opaque, err);
             if (result < 0)
                 return result;
