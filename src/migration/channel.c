@@ -8,12 +8,14 @@
 #include "channel.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -307,6 +309,13 @@ uint64_t channel_received_bytes(const struct channel *channel)
 const char *channel_peer(const struct channel *channel)
 {
     return channel->peer;
+}
+
+uint64_t channel_unsent_bytes(const struct channel *channel)
+{
+    int bytes = 0;
+
+    return ioctl(channel->fd, SIOCOUTQ, &bytes) == 0 && bytes > 0 ? (uint64_t)bytes : 0;
 }
 
 int channel_create(int fd, struct tls_session *tls, const char *peer, struct channel **ret_channel,

@@ -87,6 +87,8 @@ uint64_t channel_sent_bytes(const struct channel *channel);
 uint64_t channel_received_bytes(const struct channel *channel);
 /* "tcp://192.0.2.1:4711": the url that it connected to, or where who was accepted comes from. */
 const char *channel_peer(const struct channel *channel);
+/* Of those sent, what the other side's kernel has not acknowledged yet; any thread. */
+uint64_t channel_unsent_bytes(const struct channel *channel);
 
 /*
  * A limit that several channels share: bytes a second, 0 none. It delays senders, in slices of

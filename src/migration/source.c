@@ -28,8 +28,6 @@
 #define FAREWELL_MS 1000
 #define ASK_NS UINT64_C(120000000000)
 #define PROBE_NS UINT64_C(2000000)
-#define AGAIN_NS UINT64_C(400000000)
-#define RATE_PAGES 4096
 
 #define DEFAULT_MAX_PAUSE_NS UINT64_C(300000000)
 #define DEFAULT_TIMEOUT_NS UINT64_C(600000000000)
@@ -65,32 +63,17 @@ static int tick(void *opaque, struct error *err)
 
 static const struct rounds_sink sink = {.put = put, .tick = tick};
 
-/*
- * What the stop would take if it came now: what the rehearsal took, what is owed at the rate that
- * the network has shown, and two times there and back.
- */
-static uint64_t predict_pause(const struct source *s, const struct rounds_round *round)
-{
-    const struct migration_progress *p = &s->job.progress;
-    uint64_t pages_ns =
-        p->send_rate ? round->owed * GUEST_PAGE_SIZE * 1000 / (p->send_rate / 1000000 + 1) : 0;
-
-    return s->rehearsed_ns + pages_ns + 2 * s->job.report.rtt_ns;
-}
-
 static void note_round(struct source *s, const struct rounds_round *round)
 {
     struct migration_progress *p = &s->job.progress;
-    uint64_t zero = 0, rate;
+    uint64_t zero = 0;
 
     for (unsigned i = 0; i < s->channels; i++)
         zero += s->lanes[i].sender.counts.zero;
-    rate = round->ns ? round->pages * GUEST_PAGE_SIZE * 1000000000 / round->ns : 0;
-    /* A round of a few pages says nothing of the network. */
-    if (p->round == 1 || (round->pages > RATE_PAGES && rate > p->send_rate))
-        p->send_rate = rate;
+    source_measure_rate(s, round);
+    p->send_rate = s->prediction.rate;
     p->dirty_rate = round->ns ? round->written * GUEST_PAGE_SIZE * 1000000000 / round->ns : 0;
-    p->predicted_pause_ns = predict_pause(s, round);
+    p->predicted_pause_ns = source_predict_pause(s, round);
     p->throttle_percent = s->throttle;
     if (p->round <= MIGRATION_MAX_ROUNDS)
         s->round[p->round - 1] =
@@ -105,60 +88,6 @@ static void note_round(struct source *s, const struct rounds_round *round)
     s->zero_pages = zero;
 }
 
-/* On the machine's thread: all of a stop but the end. */
-static int rehearse_stop(struct job *job, struct error *err)
-{
-    struct source *s = source_of(job);
-    struct machine *machine = source_machine(s);
-    uint64_t start = loop_now_ns();
-    int r = machine_hold(machine, err);
-
-    if (r < 0)
-        return r;
-    r = machine_save_state(machine, &s->state, err);
-    machine_release(machine);
-    s->rehearsed_ns = loop_now_ns() - start;
-    return r;
-}
-
-int source_rehearse(struct source *s, struct error *err)
-{
-    json_t *rehearsed;
-    int r = machine_sync_disks(source_machine(s), err);
-
-    if (r == 0)
-        r = job_call_machine(&s->job, rehearse_stop, err);
-    if (r == 0)
-        r = source_send(s, FRAME_REHEARSAL, s->state.data, s->state.len, err);
-    free(s->state.data);
-    s->state = (struct writer){.data = NULL};
-    if (r == 0)
-        r = source_await(s, READY_MS, true, "REHEARSED", err);
-    if (r == 0)
-        r = hello_expect_json(source_control(s), FRAME_REHEARSED, &rehearsed, err);
-    if (r < 0)
-        return r;
-    s->rehearsed_ns += hello_number(rehearsed, "load_ns");
-    s->rehearsed = true;
-    json_decref(rehearsed);
-    return 0;
-}
-
-/* One of the hosts was busy, or the network: perhaps it no longer is. */
-static int rehearse_again(struct source *s, struct error *err)
-{
-    uint64_t end = loop_now_ns() + AGAIN_NS;
-
-    while (loop_now_ns() < end) {
-        int r = tick(s, err);
-
-        if (r < 0)
-            return r;
-        nanosleep(&(struct timespec){.tv_nsec = SOURCE_LOOK_MS * 1000000}, NULL);
-    }
-    return source_rehearse(s, err);
-}
-
 /* The guest writes faster than the network carries: let it run for less of the time. */
 static int slow_down(struct source *s, struct error *err)
 {
@@ -166,6 +95,20 @@ static int slow_down(struct source *s, struct error *err)
         return 0;
     s->throttle = s->throttle ? s->throttle + THROTTLE_STEP : FIRST_THROTTLE;
     return machine_throttle(source_machine(s), s->throttle, err);
+}
+
+static int give_up_for_time(struct source *s, double predicted_ms, struct error *err)
+{
+    if (source_fixed_pause(s) > s->max_pause_ns)
+        return error_set(err, ETIMEDOUT,
+                         "time is up, and the stop would take %.0f ms, even with nothing left to "
+                         "send: allow more with --max-downtime, or use --on-timeout force",
+                         predicted_ms);
+    return error_set(err, ETIMEDOUT,
+                     "time is up, and the stop would take %.0f ms: the guest writes faster "
+                     "than the network carries; allow more with --max-downtime, or use "
+                     "--on-timeout force",
+                     predicted_ms);
 }
 
 /*
@@ -180,7 +123,7 @@ static int consider_stop(struct source *s, struct rounds_plan *plan, enum rounds
     int r;
 
     *next = ROUNDS_COPY;
-    if (!s->rehearsed)
+    if (!s->prediction.rehearsed)
         return source_rehearse(s, err);
     if (s->job.progress.predicted_pause_ns <= s->max_pause_ns) {
         *next = ROUNDS_STOP;
@@ -193,17 +136,12 @@ static int consider_stop(struct source *s, struct rounds_plan *plan, enum rounds
         return 0;
     }
     if (late)
-        return error_set(err, ETIMEDOUT,
-                         "time is up, and the stop would take %.0f ms, of which %.0f ms are for "
-                         "what the guest writes; allow more with --max-downtime, or use "
-                         "--on-timeout force",
-                         predicted,
-                         predicted - (double)(s->rehearsed_ns + 2 * s->job.report.rtt_ns) / 1e6);
-    /* To slow the guest down helps only with what it writes. */
-    r = s->rehearsed_ns + 2 * s->job.report.rtt_ns > s->max_pause_ns ? rehearse_again(s, err)
-                                                                     : slow_down(s, err);
+        return give_up_for_time(s, predicted, err);
+    r = source_rehearse_again(s, err);
+    if (r == 0)
+        r = slow_down(s, err);
     plan->flat = 0;
-    return r;
+    return r < 0 ? r : 0;
 }
 
 static int copy_rounds(struct source *s, struct error *err)

@@ -16,6 +16,20 @@ struct source_lane {
     struct pages_sender sender;
 };
 
+/* What is known of a stop before it comes. */
+struct source_prediction {
+    bool rehearsed;
+    uint64_t sync_ns;      /* to sync disks that were synced a moment ago */
+    uint64_t call_ns;      /* until the machine's thread hears */
+    uint64_t began_ns;     /* when the rehearsal's stop did */
+    uint64_t ended_ns;     /* when it was over */
+    uint64_t rehearsed_ns; /* from there to the word that the state could be loaded */
+    uint64_t answer_ns;    /* of that, there and back, without the loading */
+    uint64_t mark_ns;      /* to lock a byte of each image */
+    uint64_t arrived;      /* bytes, up to the end of the last round */
+    uint64_t rate;         /* bytes a second that arrived in one that was large enough */
+};
+
 struct source {
     struct job job;
     char *url;
@@ -42,9 +56,8 @@ struct source {
     uint64_t stood_ns; /* when it came to stand still */
     bool ran;          /* until then */
     uint64_t zero_pages;
-    bool rehearsed;
-    uint64_t rehearsed_ns; /* to stop, take the state, and load it there */
-    unsigned throttle;     /* percent */
+    struct source_prediction prediction;
+    unsigned throttle; /* percent */
 };
 
 static inline struct machine *source_machine(const struct source *s)
@@ -68,6 +81,18 @@ int source_rehearse(struct source *s, struct error *err);
 int source_check(struct source *s, struct error *err);
 /* Connect all lanes; when it returns 0 a machine is built there. */
 int source_prepare(struct source *s, struct error *err);
+
+/* After each round: what arrives, and what a stop would take if it came now. */
+void source_measure_rate(struct source *s, const struct rounds_round *round);
+uint64_t source_predict_pause(const struct source *s, const struct rounds_round *round);
+/* Of that, what it takes however little is owed. */
+uint64_t source_fixed_pause(const struct source *s);
+/*
+ * The stop would be too long. When that is not for what the guest writes, rest and rehearse once
+ * more: it may have been a bad moment. Returns 1 then; 0 when it is the guest, and then also there
+ * is a rehearsal now and then, for the other side takes silence for an end.
+ */
+int source_rehearse_again(struct source *s, struct error *err);
 
 int source_send(struct source *s, enum frame_type type, const void *data, size_t len,
                 struct error *err);

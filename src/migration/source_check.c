@@ -109,7 +109,7 @@ static void work_out(struct source *s, const double watched[2])
         owed = next;
     }
     check->dirty_rate = (uint64_t)(watched[0] * 1e9 / (double)SHORT_NS);
-    check->pause_ns = s->rehearsed_ns + (uint64_t)(owed / rate * 1e9) + 2 * s->job.report.rtt_ns;
+    check->pause_ns = source_fixed_pause(s) + (uint64_t)(owed / rate * 1e9);
     check->total_ns = (uint64_t)total_ns + check->pause_ns;
     check->converges = check->pause_ns <= s->max_pause_ns;
 }

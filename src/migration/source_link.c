@@ -126,11 +126,14 @@ static int send_machine(struct source *s, struct error *err)
 int source_prepare(struct source *s, struct error *err)
 {
     json_t *prepared;
+    uint64_t start;
     int r = open_lane(s, 0, err);
 
+    start = loop_now_ns();
     if (r == 0)
         r = machine_handover_mark(source_machine(s), s->hello.session, err);
     s->marked = r == 0;
+    s->prediction.mark_ns = loop_now_ns() - start;
     if (r == 0)
         r = job_call_machine(&s->job, describe, err);
     if (r == 0)

@@ -30,7 +30,7 @@ static void a_machine_arrives_as_it_was(void **state)
     (void)state;
     moves_over(1);
     assert_int_equal(moving.target->state, MACHINE_RUNNING);
-    assert_int_equal(moving.target->loads, 2); /* the rehearsal first */
+    assert_true(moving.target->loads > MOVING_REHEARSALS);
     assert_int_equal(moving.source.throttles, 0);
     assert_true(moving.report.pause_ns > 0);
     assert_in_range(moving.report.pause_bytes / GUEST_PAGE_SIZE, 1, 100);
@@ -209,6 +209,32 @@ static void or_it_stands_still_for_longer_when_that_is_wanted(void **state)
     moving_run(&move);
     moving_expect_there();
     assert_true(moving.report.pause_ns > slow.max_pause_ns);
+}
+
+/* The stop would be too long, whatever the guest writes */
+
+static void a_slow_moment_passes_and_the_guest_is_not_slowed_down_for_it(void **state)
+{
+    const struct migration_move move = {.channels = 1, .timeout_ns = UINT64_C(60000000000)};
+
+    (void)state;
+    moving.slow_loads = MOVING_REHEARSALS;
+    moving_run(&move);
+    moving_expect_there();
+    assert_true(moving.target->loads > 2 * MOVING_REHEARSALS);
+    assert_int_equal(moving.source.throttles, 0);
+    assert_true(moving.report.predicted_pause_ns < MOVING_SLOW_NS);
+}
+
+static void a_limit_that_no_stop_can_meet_is_told_as_such(void **state)
+{
+    const struct migration_move move = {
+        .channels = 1, .max_pause_ns = 1000, .timeout_ns = 500000000};
+
+    (void)state;
+    moving_run(&move);
+    moving_expect_here("even with nothing left to send: allow more with --max-downtime");
+    assert_int_equal(moving.source.throttles, 0);
 }
 
 /* It fails, at each step and on either side */
@@ -423,6 +449,8 @@ int main(void)
         TEST(a_rehearsal_that_took_long_is_repeated_and_the_guest_not_slowed_down),
         TEST(when_time_is_up_it_stays_and_runs_at_full_speed),
         TEST(or_it_stands_still_for_longer_when_that_is_wanted),
+        TEST(a_slow_moment_passes_and_the_guest_is_not_slowed_down_for_it),
+        TEST(a_limit_that_no_stop_can_meet_is_told_as_such),
         TEST(what_fails_at_any_step_is_told_on_both_sides_and_leaves_it_as_it_was),
         TEST(memory_of_another_layout_is_refused),
         TEST(nobody_listens),

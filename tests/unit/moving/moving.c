@@ -13,11 +13,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
 #include "vmrun/thread.h"
 
+#define LAST_STATE "the last state"
 #define HOLE_END (UINT64_C(4) << 30)
 
 struct moving moving;
@@ -148,13 +150,19 @@ int machine_dirty_clear(struct machine *m, unsigned region, uint64_t first_page,
     return 0;
 }
 
+/* Before a stop it is rehearsed. */
+static bool rehearsed(const struct machine *m)
+{
+    return m->saves >= MOVING_REHEARSALS;
+}
+
 int machine_hold(struct machine *m, struct error *err)
 {
-    int r = at(m->saved_before ? MOVING_HOLD : MOVING_REHEARSE_HOLD, err);
+    int r = at(rehearsed(m) ? MOVING_HOLD : MOVING_REHEARSE_HOLD, err);
 
     if (r < 0)
         return r;
-    if (m->state == MACHINE_RUNNING && m->saved_before)
+    if (m->state == MACHINE_RUNNING && rehearsed(m))
         moving_write_pages(m, m->writes_at_hold);
     m->held = true;
     return 0;
@@ -169,18 +177,19 @@ void machine_release(struct machine *m)
 
 int machine_sync_disks(struct machine *m, struct error *err)
 {
+    m->stopped = m->held;
     return at(m->held ? MOVING_SYNC : MOVING_REHEARSE_SYNC, err);
 }
 
 /* Another one each time. */
 int machine_save_state(struct machine *m, struct writer *w, struct error *err)
 {
-    int r = at(m->saved_before ? MOVING_SAVE : MOVING_REHEARSE_SAVE, err);
+    int r = at(m->stopped ? MOVING_SAVE : MOVING_REHEARSE_SAVE, err);
 
     assert_true(m->held);
     write_page(m, 7); /* what is written by saving belongs to it */
-    put_bytes(w, m->saved_before ? "the last state" : "a rehearsal", m->saved_before ? 14 : 11);
-    m->saved_before = true;
+    put_bytes(w, m->stopped ? LAST_STATE : "a rehearsal", m->stopped ? strlen(LAST_STATE) : 11);
+    m->saves++;
     return r;
 }
 
@@ -325,8 +334,11 @@ int machine_disks_shared(struct machine *m, const uint8_t *session, struct error
 int machine_load_state(struct machine *m, const void *state, size_t len,
                        machine_advance_fn *advance, void *opaque, struct error *err)
 {
-    int r = at(m->loads++ ? MOVING_LOAD : MOVING_REHEARSE_LOAD, err);
+    bool last = len == strlen(LAST_STATE) && memcmp(state, LAST_STATE, len) == 0;
+    int r = at(last ? MOVING_LOAD : MOVING_REHEARSE_LOAD, err);
 
+    if (++m->loads <= moving.slow_loads)
+        nanosleep(&(struct timespec){.tv_nsec = MOVING_SLOW_NS}, NULL);
     if (r == 0 && len >= sizeof(m->loaded))
         r = error_set(err, EPROTO, "no state");
     if (r < 0)
@@ -515,7 +527,7 @@ void moving_expect_there(void)
         assert_memory_equal(moving.source.memory->regions[i].host,
                             moving.target->memory->regions[i].host,
                             moving.source.memory->regions[i].size);
-    assert_string_equal(moving.target->loaded, "the last state");
+    assert_string_equal(moving.target->loaded, LAST_STATE);
     assert_memory_equal(moving.target->console, "boot\0\n", 6);
     assert_true(moving.target->told_moved);
     assert_true(moving.target->times == 0x1122334455667788);

@@ -15,6 +15,8 @@
 #define MOVING_MIB (UINT64_C(1) << 20)
 #define MOVING_LOW (4 * MOVING_MIB)
 #define MOVING_SIZE (6 * MOVING_MIB + 64 * 4096) /* the upper region's chunks do not fill it */
+#define MOVING_REHEARSALS 2u                     /* at least */
+#define MOVING_SLOW_NS 400000000
 #define MOVING_PAGES (MOVING_SIZE / GUEST_PAGE_SIZE)
 
 /* What is asked of the machines, in the order of a move that goes well. */
@@ -46,8 +48,8 @@ struct machine {
     struct guest_memory *memory;
     enum machine_state state;
     struct loop *loop; /* stopped when it has ended */
-    bool held, logging, killed, marked, offered, has_disks, told_moved, saved_before;
-    unsigned harvests, stamp, loads, throttles, asked;
+    bool held, logging, killed, marked, offered, has_disks, told_moved, stopped;
+    unsigned harvests, stamp, saves, loads, throttles, asked;
     unsigned throttle, most_throttle;
     uint64_t *log[2];
     /* How many pages the guest writes before the log is read for the nth time, from 1. */
@@ -70,6 +72,7 @@ extern struct moving {
     bool fails;
     void (*act)(void); /* on whichever thread */
     enum block_handover_answer answer;
+    unsigned slow_loads; /* so many of the first loads of a state take MOVING_SLOW_NS */
 
     struct receive *receive;
     bool other_memory;

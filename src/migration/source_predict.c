@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * source_predict: what a stop would take, from what was measured while the machine ran.
+ *
+ * A round ends when its last bytes are with this host's kernel. A slow link has megabytes of them
+ * still before it: they are no part of the rate, and the stop has to wait for them.
+ */
+#include "source.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+#define REHEARSED_MS 30000
+#define OLD_NS UINT64_C(2000000000) /* a rehearsal */
+#define REST_NS 100000000
+#define RATE_BYTES (UINT64_C(1) << 20) /* less says nothing of the network */
+#define LOCKS 4u /* images are locked that often from COMMIT to DONE, one after the other */
+#define NS_PER_S 1e9
+
+static void count_bytes(const struct source *s, uint64_t *ret_sent, uint64_t *ret_unsent)
+{
+    *ret_sent = *ret_unsent = 0;
+    for (unsigned i = 0; i < s->channels; i++) {
+        const struct channel *channel = s->lanes[i].stream.channel;
+
+        *ret_sent += channel_sent_bytes(channel);
+        *ret_unsent += channel_unsent_bytes(channel);
+    }
+}
+
+void source_measure_rate(struct source *s, const struct rounds_round *round)
+{
+    struct source_prediction *p = &s->prediction;
+    uint64_t sent, unsent, arrived;
+
+    count_bytes(s, &sent, &unsent);
+    arrived = sent - unsent > p->arrived ? sent - unsent - p->arrived : 0;
+    p->arrived += arrived;
+    if (round->ns && (arrived >= RATE_BYTES || !p->rate))
+        p->rate = (uint64_t)((double)arrived * NS_PER_S / (double)round->ns);
+}
+
+/* With the bytes that a page has become on its way so far. */
+static double bytes_of_pages(const struct source *s, uint64_t pages, uint64_t sent)
+{
+    uint64_t before = 0;
+
+    for (unsigned i = 0; i < s->channels; i++)
+        before += s->lanes[i].sender.counts.data;
+    return (double)pages *
+           (before > ROUNDS_CHUNK_PAGES ? (double)sent / (double)before : (double)GUEST_PAGE_SIZE);
+}
+
+uint64_t source_fixed_pause(const struct source *s)
+{
+    const struct source_prediction *p = &s->prediction;
+
+    return p->sync_ns + LOCKS * p->mark_ns + p->call_ns +
+           (p->rehearsed ? p->rehearsed_ns + p->answer_ns : 2 * s->job.report.rtt_ns);
+}
+
+uint64_t source_predict_pause(const struct source *s, const struct rounds_round *round)
+{
+    const struct source_prediction *p = &s->prediction;
+    uint64_t sent, unsent, ns = source_fixed_pause(s);
+
+    count_bytes(s, &sent, &unsent);
+    if (p->rate)
+        ns += (uint64_t)((bytes_of_pages(s, round->owed, sent) + (double)unsent) * NS_PER_S /
+                         (double)p->rate);
+    return ns;
+}
+
+/* On the machine's thread: all of a stop but the end. */
+static int rehearse_stop(struct job *job, struct error *err)
+{
+    struct source *s = (struct source *)job;
+    struct machine *machine = source_machine(s);
+    int r;
+
+    s->prediction.began_ns = loop_now_ns();
+    r = machine_hold(machine, err);
+    if (r < 0)
+        return r;
+    r = machine_save_state(machine, &s->state, err);
+    machine_release(machine);
+    return r;
+}
+
+static int rehearse_once(struct source *s, struct error *err)
+{
+    struct source_prediction *p = &s->prediction;
+    json_t *rehearsed;
+    uint64_t start = loop_now_ns(), load_ns;
+    int r = job_call_machine(&s->job, rehearse_stop, err);
+
+    p->call_ns = p->began_ns - start;
+    start = loop_now_ns();
+    if (r == 0)
+        r = source_send(s, FRAME_REHEARSAL, s->state.data, s->state.len, err);
+    free(s->state.data);
+    s->state = (struct writer){.data = NULL};
+    if (r == 0)
+        r = source_await(s, REHEARSED_MS, true, "REHEARSED", err);
+    if (r == 0)
+        r = hello_expect_json(source_control(s), FRAME_REHEARSED, &rehearsed, err);
+    if (r < 0)
+        return r;
+    p->ended_ns = loop_now_ns();
+    p->rehearsed_ns = p->ended_ns - p->began_ns;
+    load_ns = hello_number(rehearsed, "load_ns");
+    p->answer_ns = p->ended_ns - start;
+    p->answer_ns -= load_ns < p->answer_ns ? load_ns : p->answer_ns;
+    json_decref(rehearsed);
+    return 0;
+}
+
+int source_rehearse(struct source *s, struct error *err)
+{
+    struct source_prediction *p = &s->prediction;
+    uint64_t start;
+    int r = machine_sync_disks(source_machine(s), err);
+
+    start = loop_now_ns();
+    if (r == 0)
+        r = machine_sync_disks(source_machine(s), err);
+    p->sync_ns = loop_now_ns() - start;
+    /* The first one finds cold what the stop will find warm. */
+    if (r == 0)
+        r = rehearse_once(s, err);
+    if (r == 0)
+        r = rehearse_once(s, err);
+    p->rehearsed = r == 0;
+    return r;
+}
+
+int source_rehearse_again(struct source *s, struct error *err)
+{
+    bool slow = source_fixed_pause(s) > s->max_pause_ns;
+    int r;
+
+    if (!slow && loop_now_ns() - s->prediction.ended_ns < OLD_NS)
+        return 0;
+    if (slow)
+        nanosleep(&(struct timespec){.tv_nsec = REST_NS}, NULL);
+    r = source_rehearse(s, err);
+    return r < 0 ? r : slow;
+}
