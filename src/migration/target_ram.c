@@ -58,6 +58,8 @@ static void admit(struct receive *r, struct frame_stream *stream)
     if (result == 0)
         result = hello_welcome(stream, &r->hello, &err);
     if (result == 0) {
+        /* Rounds may have nothing for it for long; when the first one breaks it is interrupted. */
+        channel_set_timeout(stream->channel, -1);
         r->lanes[hello.channel].stream = *stream;
         return;
     }

@@ -161,24 +161,6 @@ static void a_guest_that_writes_too_fast_is_slowed_down_until_it_does_not(void *
     assert_true(moving.report.predicted_pause_ns <= slow.max_pause_ns);
 }
 
-static void take_long(void)
-{
-    nanosleep(&(struct timespec){.tv_nsec = 400000000}, NULL);
-}
-
-static void a_rehearsal_that_took_long_is_repeated_and_the_guest_not_slowed_down(void **state)
-{
-    (void)state;
-    moving.step = MOVING_REHEARSE_LOAD; /* the first only */
-    moving.act = take_long;
-    moving_run(NULL);
-    moving_expect_there();
-    assert_int_equal(moving.target->loads, 3);
-    assert_int_equal(moving.source.throttles, 0);
-    assert_true(moving.report.predicted_pause_ns < 300000000);
-    assert_in_range(moving.report.rounds, 1, 12);
-}
-
 static unsigned ever_a_thousand(const struct machine *m, unsigned n)
 {
     (void)m, (void)n;
@@ -446,7 +428,6 @@ int main(void)
         TEST(a_machine_without_disks_moves_too),
         TEST(a_second_move_is_refused_while_one_is_under_way),
         TEST(a_guest_that_writes_too_fast_is_slowed_down_until_it_does_not),
-        TEST(a_rehearsal_that_took_long_is_repeated_and_the_guest_not_slowed_down),
         TEST(when_time_is_up_it_stays_and_runs_at_full_speed),
         TEST(or_it_stands_still_for_longer_when_that_is_wanted),
         TEST(a_slow_moment_passes_and_the_guest_is_not_slowed_down_for_it),
