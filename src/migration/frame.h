@@ -37,7 +37,7 @@ enum frame_type {
 };
 
 #define FRAME_CRITICAL 1u /* who does not know the type refuses; set for all but EXTRA */
-#define FRAME_ZSTD 2u     /* the body is one zstd frame; only PAGES, STATE, EXTRA and REHEARSAL */
+#define FRAME_ZSTD 2u     /* the body is one zstd frame; only PAGES, when it was agreed upon */
 
 #define FRAME_HEADER_BYTES 24u
 /* What PAGES has before its pages: region u32, pages u32, first u64, present[8] u64, zero[8] u64.
