@@ -61,31 +61,31 @@ static int tick(void *opaque, struct error *err)
     return s->at == SOURCE_COPYING ? job_tick(&s->job, err) : 0;
 }
 
-static const struct rounds_sink sink = {.put = put, .tick = tick};
+static const struct rounds_sink sink = {.put = put, .tick = tick, .starts_zero = true};
 
 static void note_round(struct source *s, const struct rounds_round *round)
 {
     struct migration_progress *p = &s->job.progress;
-    uint64_t zero = 0;
+    uint64_t data = 0;
 
     for (unsigned i = 0; i < s->channels; i++)
-        zero += s->lanes[i].sender.counts.zero;
+        data += s->lanes[i].sender.counts.data;
     source_measure_rate(s, round);
     p->send_rate = s->prediction.rate;
     p->dirty_rate = round->ns ? round->written * GUEST_PAGE_SIZE * 1000000000 / round->ns : 0;
     p->predicted_pause_ns = source_predict_pause(s, round);
     p->throttle_percent = s->throttle;
     if (p->round <= MIGRATION_MAX_ROUNDS)
-        s->round[p->round - 1] =
-            (struct migration_round){.ns = round->ns,
-                                     .bytes = round->pages * GUEST_PAGE_SIZE,
-                                     .zero_bytes = (zero - s->zero_pages) * GUEST_PAGE_SIZE,
-                                     .dirty_bytes = round->written * GUEST_PAGE_SIZE,
-                                     .owed_bytes = round->owed * GUEST_PAGE_SIZE,
-                                     .deferred_bytes = round->deferred * GUEST_PAGE_SIZE,
-                                     .predicted_pause_ns = p->predicted_pause_ns,
-                                     .throttle_percent = s->throttle};
-    s->zero_pages = zero;
+        s->round[p->round - 1] = (struct migration_round){
+            .ns = round->ns,
+            .bytes = round->pages * GUEST_PAGE_SIZE,
+            .zero_bytes = (round->pages - (data - s->data_pages)) * GUEST_PAGE_SIZE,
+            .dirty_bytes = round->written * GUEST_PAGE_SIZE,
+            .owed_bytes = round->owed * GUEST_PAGE_SIZE,
+            .deferred_bytes = round->deferred * GUEST_PAGE_SIZE,
+            .predicted_pause_ns = p->predicted_pause_ns,
+            .throttle_percent = s->throttle};
+    s->data_pages = data;
 }
 
 /* The guest writes faster than the network carries: let it run for less of the time. */

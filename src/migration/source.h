@@ -55,7 +55,7 @@ struct source {
     struct migration_round round[MIGRATION_MAX_ROUNDS];
     uint64_t stood_ns; /* when it came to stand still */
     bool ran;          /* until then */
-    uint64_t zero_pages;
+    uint64_t data_pages;
     struct source_prediction prediction;
     unsigned throttle; /* percent */
 };
