@@ -94,6 +94,7 @@ uint64_t channel_unsent_bytes(const struct channel *channel);
  * A limit that several channels share: bytes a second, 0 none. It delays senders, in slices of
  * 10 ms. Any thread may change it, at any time; it must outlive its channels.
  */
+#define CHANNEL_LIMIT_SLICES_PER_S 100
 int channel_limit_create(uint64_t bytes_per_second, struct channel_limit **ret_limit,
                          struct error *err);
 void channel_limit_set(struct channel_limit *limit, uint64_t bytes_per_second);

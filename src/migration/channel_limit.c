@@ -14,7 +14,6 @@
 #include "channel_internal.h"
 
 #define NS_PER_S UINT64_C(1000000000)
-#define SLICES_PER_S 100
 #define LATE_NS (NS_PER_S / 10)
 #define MOST_BYTES_PER_S (UINT64_C(1) << 37) /* as good as none */
 
@@ -56,7 +55,7 @@ size_t channel_limit_take(struct channel_limit *limit, uint64_t now_ns, size_t w
         *ret_wait_ns = limit->next_ns - now_ns;
         want = 0;
     } else if (rate) {
-        uint64_t slice = rate / SLICES_PER_S ? rate / SLICES_PER_S : 1;
+        uint64_t slice = rate / CHANNEL_LIMIT_SLICES_PER_S ? rate / CHANNEL_LIMIT_SLICES_PER_S : 1;
 
         want = want < slice ? want : (size_t)slice;
         if (now_ns - limit->next_ns > LATE_NS)

@@ -63,11 +63,14 @@ uint64_t source_predict_pause(const struct source *s, const struct rounds_round 
 {
     const struct source_prediction *p = &s->prediction;
     uint64_t sent, unsent, ns = source_fixed_pause(s);
+    double bytes;
 
     count_bytes(s, &sent, &unsent);
-    if (p->rate)
-        ns += (uint64_t)((bytes_of_pages(s, round->owed, sent) + (double)unsent) * NS_PER_S /
-                         (double)p->rate);
+    bytes = bytes_of_pages(s, round->owed, sent) + (double)unsent;
+    /* Our own limit lets so much go at once. */
+    bytes -= (double)s->bandwidth / CHANNEL_LIMIT_SLICES_PER_S;
+    if (p->rate && bytes > 0)
+        ns += (uint64_t)(bytes * NS_PER_S / (double)p->rate);
     return ns;
 }
 
