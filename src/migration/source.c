@@ -250,6 +250,16 @@ static enum source_event hear(struct source *s, enum frame_type wanted, int time
     return r == -ECANCELED ? SOURCE_CANCEL : r == -ECONNREFUSED ? SOURCE_REFUSED : SOURCE_BROKEN;
 }
 
+/* The guest ran before the word of it was here. */
+static void note_pause(struct source *s)
+{
+    uint64_t *commit_ns = &s->job.report.pause.commit_ns, way_ns = source_way_ns(s);
+
+    way_ns = way_ns < *commit_ns ? way_ns : *commit_ns;
+    *commit_ns -= way_ns;
+    s->job.pause_ns = loop_now_ns() - s->stood_ns - way_ns;
+}
+
 static enum source_event commit(struct source *s)
 {
     uint64_t start = loop_now_ns();
@@ -267,7 +277,7 @@ static enum source_event commit(struct source *s)
     json_decref(done);
     s->job.report.pause.commit_ns = loop_now_ns() - start;
     if (event == SOURCE_DONE && s->ran)
-        s->job.pause_ns = loop_now_ns() - s->stood_ns;
+        note_pause(s);
     return event;
 }
 

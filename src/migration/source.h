@@ -85,7 +85,9 @@ int source_prepare(struct source *s, struct error *err);
 /* After each round: what arrives, and what a stop would take if it came now. */
 void source_measure_rate(struct source *s, const struct rounds_round *round);
 uint64_t source_predict_pause(const struct source *s, const struct rounds_round *round);
-/* Of that, what it takes however little is owed. */
+/* To the other side, or from there. */
+uint64_t source_way_ns(const struct source *s);
+/* Of a stop, what it takes however little is owed. */
 uint64_t source_fixed_pause(const struct source *s);
 /*
  * The stop would be too long. When that is not for what the guest writes, rest and rehearse once
