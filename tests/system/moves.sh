@@ -69,12 +69,13 @@ moved() {
     from=$1 to=$2 began=$(centiseconds)
     shift 2
     away >/dev/null
-    "$@" $from $to || { on $from "tail -n 3 /tmp/serial; vmrun list"; on $to "tail -n 3 /tmp/serial; vmrun list"; return 1; }
+    "$@" $from $to >/tmp/moving || { cat /tmp/moving; on $from "tail -n 3 /tmp/serial; vmrun list"; on $to "tail -n 3 /tmp/serial; vmrun list"; return 1; }
     took=$(($(centiseconds) - began))
     goes_on || return
     goes_on || return
     set -- $(away)
-    echo "$cpus $from $to $took $4 $6 $8" >>/tmp/moves # sent N lost N echo_ms N guest_ms N
+    # sent N lost N echo_ms N guest_ms N; what vmrun says of it, if it does
+    echo "$cpus $from $to $took $4 $6 $8 $(sed -n 's/.*stood still for \([0-9.]*\) ms.*/\1/p' /tmp/moving)" >>/tmp/moves
 }
 
 address_of() { sed -n "s/ $1\$//p" /etc/hosts; }
@@ -87,8 +88,8 @@ migrate() {
 }
 
 moves_table() {
-    echo "move  CPUs  from  to  seconds   lost  no answer, ms  guest's clock, ms"
-    awk '{ printf "%4d  %4d  %4s  %2s  %7.2f  %5d  %13s  %17s\n", NR, $1, $2, $3, $4 / 100, $5, $6, $7 }' /tmp/moves
+    echo "move  CPUs  from  to  seconds   lost  no answer, ms  guest's clock, ms  vmrun, ms"
+    awk '{ printf "%4d  %4d  %4s  %2s  %7.2f  %5d  %13s  %17s  %9s\n", NR, $1, $2, $3, $4 / 100, $5, $6, $7, $8 }' /tmp/moves
     for cpus in $(cut -d ' ' -f 1 /tmp/moves | uniq); do
         echo "$cpus CPUs: medians: $(median 4 | sed "s|..$|.&|") s, lost $(median 5), no answer for $(median 6) ms, guest's clock $(median 7) ms"
     done
