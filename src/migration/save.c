@@ -257,11 +257,12 @@ static int write_sections(struct save *save, struct error *err)
 static bool tell_packed(void *opaque, uint64_t done, uint64_t all)
 {
     struct job *job = opaque;
+    bool begins = job->progress.phase != MIGRATION_PACKING;
 
     job->progress.phase = MIGRATION_PACKING;
     job->progress.round_bytes = all;
     job->progress.done_bytes = done;
-    job_tell_progress(job, PACKING_NS);
+    job_tell_progress(job, begins ? 0 : PACKING_NS);
     return !job_cancelled(job);
 }
 
