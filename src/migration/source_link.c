@@ -84,6 +84,11 @@ static int open_lane(struct source *s, unsigned index, struct error *err)
         r = await(s, lane->stream.channel, WELCOME_MS, true, "WELCOME", err);
     if (r == 0)
         r = hello_expect_welcome(&lane->stream, &s->hello, err);
+    if (r == -EPIPE || r == -ECONNRESET)
+        r = error_set(err, -r,
+                      "%s: who listens there hung up at once: is it a vmrun receive, and with the "
+                      "same of --tls-psk, --tls-cert or --insecure?",
+                      s->url);
     s->job.report.rtt_ns = loop_now_ns() - start;
     return r;
 }
