@@ -87,8 +87,8 @@ static int make_params(const struct cli_args *args, json_t **ret_params, struct 
         return status;
     params = json_pack("{s:s, s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:b}", "url", args->operands[1],
                        "channels", (json_int_t)n.channels, "bandwidth", (json_int_t)n.bandwidth,
-                       "max_downtime_ns", (json_int_t)(n.max_pause_ms * 1000000), "timeout_ns",
-                       (json_int_t)(n.timeout_s * 1000000000), "force", (int)n.force, "compress",
+                       "max_downtime_ns", (json_int_t)n.max_pause_ms * 1000000, "timeout_ns",
+                       (json_int_t)n.timeout_s * 1000000000, "force", (int)n.force, "compress",
                        (int)cli_has(args, "--compress"), "check", (int)cli_has(args, "--check"),
                        "insecure", (int)cli_has(args, "--insecure"));
     for (size_t i = 0; params && status == CLI_OK && i < sizeof(paths) / sizeof(paths[0]); i++)

@@ -130,7 +130,7 @@ static int send_machine(struct source *s, struct error *err)
 /* Connected, and a machine is built there. */
 int source_prepare(struct source *s, struct error *err)
 {
-    json_t *prepared;
+    json_t *prepared = NULL;
     uint64_t start;
     int r = open_lane(s, 0, err);
 

@@ -242,7 +242,7 @@ static void await_control(struct receive *r)
 {
     for (unsigned i = 0; i < LAST_WORDS_MS / LAST_WORDS_LOOK_MS && !atomic_load(&r->control_done);
          i++)
-        nanosleep(&(struct timespec){.tv_nsec = LAST_WORDS_LOOK_MS * 1000000}, NULL);
+        nanosleep(&(struct timespec){.tv_nsec = LAST_WORDS_LOOK_MS * 1000000L}, NULL);
 }
 
 static void *work(void *opaque)
