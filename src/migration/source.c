@@ -153,7 +153,7 @@ static int copy_rounds(struct source *s, struct error *err)
     s->job.progress.phase = MIGRATION_COPYING;
     rounds_owe_all(s->job.rounds);
     while (r == 0 && next != ROUNDS_STOP) {
-        struct rounds_round round;
+        struct rounds_round round = {0};
 
         if (next == ROUNDS_PROBE)
             r = rounds_probe(s->job.rounds, PROBE_NS, err);
@@ -294,7 +294,7 @@ static enum source_event ask(struct source *s)
         if (r == -ECANCELED || loop_now_ns() > end)
             break;
         /* The target is in the midst of taking its locks, or a file server does not answer. */
-        nanosleep(&(struct timespec){.tv_nsec = SOURCE_LOOK_MS * 1000000}, NULL);
+        nanosleep(&(struct timespec){.tv_nsec = SOURCE_LOOK_MS * 1000000L}, NULL);
     }
     s->why = err;
     return SOURCE_LOCK_USELESS;
