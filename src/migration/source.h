@@ -25,6 +25,7 @@ struct source_prediction {
     uint64_t ended_ns;     /* when it was over */
     uint64_t rehearsed_ns; /* from there to the word that the state could be loaded */
     uint64_t answer_ns;    /* of that, there and back, without the loading */
+    uint64_t extra_bytes;  /* beside the state: a console may have a megabyte to say */
     uint64_t mark_ns;      /* to lock a byte of each image */
     uint64_t arrived;      /* bytes, up to the end of the last round */
     uint64_t rate;         /* bytes a second that arrived in one that was large enough */

@@ -74,12 +74,25 @@ uint64_t source_predict_pause(const struct source *s, const struct rounds_round 
     double bytes;
 
     count_bytes(s, &sent, &unsent);
-    bytes = bytes_of_pages(s, round->owed, sent) + (double)unsent;
+    bytes = bytes_of_pages(s, round->owed, sent) + (double)(unsent + p->extra_bytes);
     /* Our own limit lets so much go at once. */
     bytes -= (double)s->bandwidth / CHANNEL_LIMIT_SLICES_PER_S;
     if (p->rate && bytes > 0)
         ns += (uint64_t)(bytes * NS_PER_S / (double)p->rate);
     return ns;
+}
+
+/* What is to travel beside the state; while it is held. */
+static uint64_t count_extras(struct machine *machine)
+{
+    struct job_extras extras = {0};
+    uint64_t bytes = 0;
+
+    job_take_extras(machine, &extras);
+    for (unsigned i = 0; i < MACHINE_MAX_EXTRAS; i++)
+        bytes += extras.extra[i].data.len;
+    job_free_extras(&extras);
+    return bytes;
 }
 
 /* On the machine's thread: all of a stop but the end. */
@@ -94,6 +107,7 @@ static int rehearse_stop(struct job *job, struct error *err)
     if (r < 0)
         return r;
     r = machine_save_state(machine, &s->state, err);
+    s->prediction.extra_bytes = count_extras(machine);
     machine_release(machine);
     return r;
 }
