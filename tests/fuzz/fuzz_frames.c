@@ -64,7 +64,7 @@ static void make_ram(void)
     struct error err;
 
     if (guest_memory_create(&layout, &memory, &err) < 0 ||
-        pages_target_init(&ram, memory, &err) < 0)
+        pages_target_init(&ram, memory, NULL, &err) < 0)
         abort();
 }
 
