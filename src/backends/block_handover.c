@@ -188,7 +188,7 @@ static uint64_t sum_of_times(const struct block_handover *set)
 
     for (unsigned i = 0; i < set->count; i++) {
         const struct block_image *image = written(set, i);
-        struct timespec time;
+        struct timespec time = {0};
 
         if (!image)
             continue;

@@ -130,7 +130,7 @@ int machine_describe_config(const struct vm_config *config, const struct block_i
 
 int machine_describe(const struct machine *m, char **ret_text, struct error *err)
 {
-    struct block_identity disks[CONFIG_MAX_DISKS];
+    struct block_identity disks[CONFIG_MAX_DISKS] = {0};
 
     for (unsigned i = 0; i < m->config->disk_count; i++) {
         int r = virtio_blk_identity(m->disks[i], &disks[i], err);
@@ -138,7 +138,7 @@ int machine_describe(const struct machine *m, char **ret_text, struct error *err
         if (r < 0)
             return r;
     }
-    char *needs;
+    char *needs = NULL;
     int r = machine_needs(m, &needs, err);
 
     if (r < 0)

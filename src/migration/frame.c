@@ -353,7 +353,8 @@ int frame_refusal(const void *body, size_t len, struct error *err)
     }
     /* It goes to a terminal. */
     for (char *c = err->msg; *c; c++)
-        *c = (unsigned char)*c < ' ' || *c == 0x7f ? ' ' : *c;
+        if ((unsigned char)*c < ' ' || *c == 0x7f)
+            *c = ' ';
     json_decref(root);
     return -ECONNREFUSED;
 }

@@ -43,7 +43,7 @@ static void put_head(const struct head *head, uint8_t *at)
     snapfile_put_le(at, head->region, 4);
     snapfile_put_le(at + 4, head->pages, 4);
     snapfile_put_le(at + 8, head->first, 8);
-    for (unsigned w = 0; w < WORDS; w++) {
+    for (size_t w = 0; w < WORDS; w++) {
         snapfile_put_le(at + 16 + 8 * w, head->present[w], 8);
         snapfile_put_le(at + 16 + 8 * (WORDS + w), head->zero[w], 8);
     }
@@ -176,7 +176,7 @@ static int get_head(const struct pages_target *target, const struct frame *frame
     if (head.first % FRAME_PAGES_MAX != 0 || head.pages == 0 || head.pages > FRAME_PAGES_MAX ||
         head.first >= all || head.pages > all - head.first)
         return wrong(frame, err, "no such pages");
-    for (unsigned w = 0; w < WORDS; w++) {
+    for (size_t w = 0; w < WORDS; w++) {
         head.present[w] = snapfile_get_le(at + 16 + 8 * w, 8);
         head.zero[w] = snapfile_get_le(at + 16 + 8 * (WORDS + w), 8);
         if (head.zero[w] & ~head.present[w])
@@ -208,7 +208,7 @@ static unsigned gather(struct pages_target *target, const struct head *head, uin
     uint64_t data[WORDS], at = 0, length;
     unsigned count = 0;
 
-    for (unsigned w = 0; w < WORDS; w++) {
+    for (size_t w = 0; w < WORDS; w++) {
         data[w] = head->present[w] & ~head->zero[w];
         filled[w] |= data[w];
     }
@@ -251,7 +251,7 @@ static int receive_packed(struct pages_target *target, struct frame_stream *stre
 {
     struct iovec iov[FRAME_PAGES_MAX / 2];
     uint64_t data = 0;
-    struct head head;
+    struct head head = {0};
     uint8_t *body;
     size_t len;
     int r = unpack(target->zstd, stream, frame, &body, &len, err);
@@ -280,7 +280,7 @@ int pages_receive(struct pages_target *target, struct frame_stream *stream,
 {
     uint8_t bytes[FRAME_PAGES_HEADER_BYTES];
     struct iovec iov[FRAME_PAGES_MAX / 2] = {{bytes, sizeof(bytes)}};
-    struct head head;
+    struct head head = {0};
     uint64_t data = 0;
     int r;
 

@@ -26,8 +26,8 @@
 static int ping(struct source *s, void *data, size_t len, uint64_t *ret_ns, struct error *err)
 {
     uint64_t start = loop_now_ns();
-    void *body;
-    size_t body_len;
+    void *body = NULL;
+    size_t body_len = 0;
     int r = source_send(s, FRAME_PING, data, len, err);
 
     if (r == 0)

@@ -115,7 +115,7 @@ static int rehearse_stop(struct job *job, struct error *err)
 static int rehearse_once(struct source *s, struct error *err)
 {
     struct source_prediction *p = &s->prediction;
-    json_t *rehearsed;
+    json_t *rehearsed = NULL;
     uint64_t start = loop_now_ns(), load_ns;
     int r = job_call_machine(&s->job, rehearse_stop, err);
 
