@@ -126,6 +126,7 @@ for signal in INT TERM HUP KILL; do
     expect "that is attached to the bridge" port_of br0 brief
     kill -$signal $!
     wait $! 2>/dev/null
+    rm /tmp/brief # the next one is not to be found up before it is
     expect "SIG$signal leaves no tap behind" wait_for 5 sh -c '! ./ip link show brief'
 done
 rm -rf /run/vmrun/* # of the one that was killed
