@@ -37,19 +37,6 @@ static int teardown(void **state)
     return 0;
 }
 
-static uint64_t now_ms(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
-static void rest(unsigned ms)
-{
-    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L}, NULL);
-}
-
 /* What the thing returns for the url, with the words that its message has to have. */
 static void refused(const struct channel_security *security, const char *url, int code,
                     const char *words)
@@ -136,7 +123,7 @@ static void sixty_four_mebibytes_go_both_ways_at_once(void **state)
 
 static void nothing_that_comes_is_a_timeout_and_what_comes_later_is_received(void **state)
 {
-    uint64_t start = now_ms();
+    uint64_t start = channel_pair_now_ms();
     char byte;
     struct iovec in = {&byte, 1};
     struct error err;
@@ -145,7 +132,7 @@ static void nothing_that_comes_is_a_timeout_and_what_comes_later_is_received(voi
     channel_set_timeout(pair.far, 200);
     assert_int_equal(channel_recv(pair.far, &in, 1, &err), -ETIMEDOUT);
     assert_non_null(strstr(err.msg, "nothing came for 0.2 s"));
-    assert_true(now_ms() - start >= 200);
+    assert_true(channel_pair_now_ms() - start >= 200);
     channel_ok(channel_send_text(pair.near, "late", &err), &err);
     channel_expect_text(pair.far, "late");
 }
@@ -191,7 +178,7 @@ static void who_is_slow_but_goes_on_is_no_timeout(void **state)
         struct iovec in = {bytes, sizeof(bytes)};
 
         channel_ok(channel_send_text(pair.near, "01234", &err), &err);
-        rest(150);
+        channel_pair_rest(150);
         channel_ok(channel_send_text(pair.near, "56789", &err), &err);
         channel_ok(channel_recv(pair.far, &in, 1, &err), &err);
     }
@@ -200,7 +187,7 @@ static void who_is_slow_but_goes_on_is_no_timeout(void **state)
 
 static void *interrupt_soon(void *opaque)
 {
-    rest(100);
+    channel_pair_rest(100);
     channel_interrupt(opaque);
     channel_interrupt(opaque);
     return NULL;
@@ -209,7 +196,7 @@ static void *interrupt_soon(void *opaque)
 static void interrupted(struct channel *channel, bool out, uint64_t bytes)
 {
     struct iovec iov = {calloc(1, bytes), bytes};
-    uint64_t start = now_ms();
+    uint64_t start = channel_pair_now_ms();
     pthread_t thread;
     struct error err;
 
@@ -219,7 +206,7 @@ static void interrupted(struct channel *channel, bool out, uint64_t bytes)
     assert_int_equal(out ? channel_send(channel, &iov, 1, &err)
                          : channel_recv(channel, &iov, 1, &err),
                      -ECANCELED);
-    assert_in_range(now_ms() - start, 90, 10000);
+    assert_in_range(channel_pair_now_ms() - start, 90, 10000);
     pthread_join(thread, NULL);
     assert_int_equal(channel_recv(channel, &iov, 1, &err), -ECANCELED);
     assert_int_equal(channel_send(channel, &iov, 1, &err), -ECANCELED);
@@ -264,7 +251,7 @@ static void who_went_is_noticed_by_who_receives_and_by_who_sends(void **state)
     assert_true(channel_readable(pair.near, PAIR_WAIT_MS));
     assert_int_equal(channel_recv(pair.near, &iov, 1, &err), -EPIPE);
     assert_non_null(strstr(err.msg, "the other side closed the connection"));
-    for (unsigned i = 0; i < 100 && r == 0; i++, rest(1))
+    for (unsigned i = 0; i < 100 && r == 0; i++, channel_pair_rest(1))
         r = channel_send_text(pair.near, "?", &err);
     assert_true(r == -EPIPE || r == -ECONNRESET);
 }
@@ -510,9 +497,9 @@ static void a_host_that_does_not_answer_is_a_timeout(void **state)
         fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
         (void)connect(fds[i], (struct sockaddr *)&at, len);
     }
-    start = now_ms();
+    start = channel_pair_now_ms();
     assert_int_equal(channel_connect(&plain, url, 300, &channel, &err), -ETIMEDOUT);
-    assert_in_range(now_ms() - start, 290, 10000);
+    assert_in_range(channel_pair_now_ms() - start, 290, 10000);
     for (unsigned i = 0; i < 8; i++)
         close(fds[i]);
     close(listener);

@@ -35,19 +35,6 @@ static int pair_teardown(void **state)
     return 0;
 }
 
-static uint64_t now_ms(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
-static void rest(unsigned ms)
-{
-    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L}, NULL);
-}
-
 static void carries(const struct channel_security *security)
 {
     struct flow flows[4];
@@ -102,7 +89,7 @@ static void *connect_to_url(void *opaque)
 {
     struct to *to = opaque;
 
-    rest(to->after_ms);
+    channel_pair_rest(to->after_ms);
     pair.near_result =
         channel_connect(to->security, to->url, PAIR_WAIT_MS, &pair.near, &pair.near_err);
     return NULL;
@@ -336,7 +323,7 @@ static void a_listener_without_tls_is_noticed(void **state)
 static void silent_strangers_keep_nobody_waiting(void **state)
 {
     int fds[40];
-    uint64_t start = now_ms();
+    uint64_t start = channel_pair_now_ms();
     struct error err;
 
     (void)state;
@@ -344,7 +331,7 @@ static void silent_strangers_keep_nobody_waiting(void **state)
     for (unsigned i = 0; i < 40; i++)
         fds[i] = raw_connection(channel_listener_url(pair.listener));
     a_friend_gets_in();
-    assert_true(now_ms() - start < 8000);
+    assert_true(channel_pair_now_ms() - start < 8000);
     for (unsigned i = 0; i < 40; i++)
         close(fds[i]);
 }
@@ -352,7 +339,7 @@ static void silent_strangers_keep_nobody_waiting(void **state)
 static void a_silent_stranger_is_sent_away_in_the_end(void **state)
 {
     struct channel *channel = NULL;
-    uint64_t start = now_ms();
+    uint64_t start = channel_pair_now_ms();
     struct error err;
     char byte;
     int fd;
@@ -363,7 +350,7 @@ static void a_silent_stranger_is_sent_away_in_the_end(void **state)
     assert_int_equal(channel_accept(pair.listener, 200, &channel, &err), -ETIMEDOUT);
     assert_int_equal(channel_accept(pair.listener, 60000, &channel, &err), -EPROTO);
     assert_non_null(strstr(err.msg, "no TLS handshake within 10 s"));
-    assert_in_range(now_ms() - start, 9900, 15000);
+    assert_in_range(channel_pair_now_ms() - start, 9900, 15000);
     assert_true(recv(fd, &byte, 1, 0) <= 0);
     close(fd);
 }
@@ -393,7 +380,7 @@ static void who_went_is_noticed_and_his_last_words_are_heard(void **state)
     channel_ok(channel_send_text(pair.far, "refused", &err), &err);
     channel_destroy(pair.far);
     pair.far = NULL;
-    for (unsigned i = 0; i < 1000 && r == 0; i++, rest(1))
+    for (unsigned i = 0; i < 1000 && r == 0; i++, channel_pair_rest(1))
         r = channel_send_text(pair.near, "page", &err);
     assert_true(r == -EPIPE || r == -ECONNRESET);
     channel_expect_text(pair.near, "refused");
@@ -431,7 +418,7 @@ static void who_stops_and_goes_on_loses_nothing(void **state)
     out.channel = pair.near;
     in.channel = pair.far;
     flow_start(&out);
-    rest(300); /* until the socket is full: a record is cut in two */
+    channel_pair_rest(300); /* until the socket is full: a record is cut in two */
     flow_start(&in);
     flow_finish(&out);
     flow_finish(&in);

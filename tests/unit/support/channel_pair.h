@@ -45,6 +45,9 @@ int channel_send_text(struct channel *channel, const char *text, struct error *e
 /* The test fails if anything but that text comes. */
 void channel_expect_text(struct channel *channel, const char *text);
 
+uint64_t channel_pair_now_ms(void);
+void channel_pair_rest(unsigned ms);
+
 void flow_start(struct flow *f);
 /* Waits for it; the test fails if it did. */
 void flow_finish(struct flow *f);
