@@ -138,7 +138,8 @@ said "$folder/paused.said" "t has come from tcp://127.0.0.1:.* and is paused"
 there list | grep -q 'paused' || fail "it was started"
 there resume t
 goes_on t "$nonce"
-qemu-img resize -f raw "$folder/disk" 1M >/dev/null 2>&1 && fail "the disk is not locked"
+there run --name second --kernel "$payloads/torture.elf" --disk "$folder/disk" >"$folder/words" 2>&1 && fail "the disk is not locked"
+said "$folder/words" "$folder/disk: .*lock"
 there console t --timeout 1 </dev/null >"$folder/console"
 [[ $(grep -ac "^torture $nonce" "$folder/console") -gt 1 ]] || fail "the scrollback is gone" "$folder/console"
 there kill t

@@ -36,7 +36,7 @@ ok "all go on, each with a generation of its own"
 # What is shared to be written is KVM's own, a page or two for each CPU, and the mapping of the file is private.
 for ((n = 0; n < clones; n++)); do
     maps=$(cat "/proc/$(pid_of "clone$n")/maps")
-    shared=$(grep -E ' .w.s ' <<<"$maps" | grep -v 'anon_inode:' || true)
+    shared=$(awk '$2 ~ /^.w.s$/ && !/anon_inode:/' <<<"$maps")
     [[ ! $shared ]] || fail "clone $n shares what can be written: $shared"
     grep -qE " rw-p .*$(basename "$folder")/file\$" <<<"$maps" || fail "clone $n runs from the file"
 done
