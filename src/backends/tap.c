@@ -31,7 +31,7 @@ struct netdev {
     char ifname[IFNAMSIZ];
     unsigned index; /* of the interface, whatever it is called later */
     unsigned queues, active;
-    bool multi_queue;
+    bool multi_queue, made; /* by us */
     int fds[NETDEV_MAX_QUEUES];
     int ask_fd, link_fd; /* netlink: questions; news */
     int control_fd;      /* a socket for interface ioctls */
@@ -161,6 +161,24 @@ static int refuse_bridge(struct netdev *t, int code, const char *bridge, struct 
     }
 }
 
+/*
+ * A bridge whose address nobody has set has the lowest of its ports'. A tap's random one may be
+ * lower than the network card's: the host then changes its own address with each machine that
+ * comes and goes, and is not heard by its neighbours until they ask for it anew.
+ */
+static int raise_address(struct netdev *t, struct error *err)
+{
+    struct ifreq request = {};
+
+    memcpy(request.ifr_name, t->ifname, sizeof(request.ifr_name));
+    if (ioctl(t->control_fd, SIOCGIFHWADDR, &request) < 0)
+        return error_errno(err, errno, "%s: ask for its address", t->ifname);
+    request.ifr_hwaddr.sa_data[0] = (char)0xfe; /* of one station, given locally, and the highest */
+    if (ioctl(t->control_fd, SIOCSIFHWADDR, &request) < 0)
+        return error_errno(err, errno, "%s: set its address", t->ifname);
+    return 0;
+}
+
 static int attach_bridge(struct netdev *t, const char *bridge, const struct netlink_link *link,
                          struct error *err)
 {
@@ -180,6 +198,12 @@ static int attach_bridge(struct netdev *t, const char *bridge, const struct netl
         return error_set(err, EBUSY,
                          "%s: is attached to another bridge; as root: ip link set %s master %s",
                          t->ifname, t->ifname, bridge);
+    if (t->made) {
+        int r = raise_address(t, err);
+
+        if (r < 0)
+            return r;
+    }
     memcpy(request.ifr_name, bridge, strlen(bridge) + 1);
     if (ioctl(t->control_fd, SIOCBRADDIF, &request) < 0)
         return refuse_bridge(t, errno, bridge, err);
@@ -234,6 +258,7 @@ static int open_queues(struct netdev *t, struct error *err)
     /* A tap of several queues lets in whoever comes; two machines would share its frames. */
     if (before.tun_queues)
         return refuse_attach(t, EBUSY, &before, err);
+    t->made = !before.index;
     for (unsigned i = 0; i < t->queues; i++) {
         r = open_queue(t, i, &before, err);
         if (r < 0)

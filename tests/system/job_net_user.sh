@@ -12,7 +12,7 @@ cp "$INITRD" /tmp/initrd && chmod 644 /tmp/initrd
 in_a_guest="vmrun run --kernel $KERNEL --initrd /tmp/initrd"
 begins='ip addr add 10.0.0.2/24 dev eth0; ip link set eth0 up'
 pings=$(script_line "$begins; ping -c 2 -W 5 10.0.0.1 && echo the ping came back; ls -d /sys/class/net/eth0/queues/rx*")
-waits=$(script_line "$begins; echo up; sleep 100")
+waits=$(script_line "$begins; ping -c 1 -W 5 10.0.0.1; echo up; sleep 100") # the host may know another's address for 10.0.0.2
 user_pings() { as_user "$in_a_guest --cmdline '$pings' $*" </dev/null >"$OUT" 2>"$ERR"; }
 user_is_refused() { STATUS=0; as_user "$in_a_guest $*" </dev/null >"$OUT" 2>"$ERR" || STATUS=$?; }
 root_is_refused() { STATUS=0; $in_a_guest "$@" </dev/null >"$OUT" 2>"$ERR" || STATUS=$?; }
@@ -26,6 +26,7 @@ said() {
 cure() { sed -n "s/.*as root: //p" "$ERR" | sed "s/, then /; /; s/^ip /.\/ip /; s/; ip /; .\/ip /g"; }
 there() { ./ip link show "$1"; }
 gone() { ! ./ip link show "$1" 2>/dev/null; }
+address_is() { grep "$1" "/sys/class/net/$2/address"; }
 port_of() { ./ip link show "$2" | grep "master $1"; }
 
 modprobe bridge
@@ -97,6 +98,16 @@ expect "the tap is gone with the guest" gone new
 guest "$begins; ping -c 2 -W 5 10.0.0.1" --net tap=kept,bridge=br0
 expect "one that was there is attached to the bridge and brought up" printed "2 packets received"
 expect "and stays" port_of br0 kept
+./ip link add br1 type bridge
+./ip tuntap add dev card mode tap
+./ip link set card address fc:00:00:00:00:01
+./ip link set card master br1 up
+./ip link set br1 up
+expect "a bridge has the address of its card" address_is fc:00:00:00:00:01 br1
+$in_a_guest --name new --detach --console none --net tap=new,bridge=br1 >"$OUT" 2>"$ERR"
+expect "and keeps it when a tap of vmrun's is attached" address_is fc:00:00:00:00:01 br1
+expect "which is" port_of br1 new
+vmrun kill new
 root_is_refused --net tap=new,bridge=br9
 expect "a bridge that does not exist: said in a line to root as well" said "there is no bridge br9"
 expect "and no tap is left" gone new
