@@ -16,8 +16,6 @@
 #include <string.h>
 
 #include <jansson.h>
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 
 #define MAGIC 0x6d76u
 #define PIECE_BYTES (128u << 10) /* received, then hashed while it is in the cache */
@@ -61,9 +59,6 @@ static const struct kind {
     [FRAME_REHEARSAL] = {"REHEARSAL", 1, 64u << 20, FRAME_CRITICAL},
     [FRAME_REHEARSED] = {"REHEARSED", 2, 64u << 10, FRAME_CRITICAL},
 };
-
-_Static_assert(sizeof(XXH3_state_t) <= sizeof(((struct frame_stream *)0)->hash), "room for it");
-_Static_assert(_Alignof(XXH3_state_t) <= 64, "aligned for it");
 
 static const struct kind *kind_of(unsigned type)
 {
@@ -109,22 +104,17 @@ static uint16_t header_check(const uint8_t *header)
     memcpy(bytes, header, sizeof(bytes));
     put_le(bytes + AT_CHECK, 0, 2);
     put_le(bytes + AT_CHECKSUM, 0, 8);
-    return (uint16_t)XXH3_64bits(bytes, sizeof(bytes));
+    return (uint16_t)checksum_of(bytes, sizeof(bytes));
 }
 
-static XXH3_state_t *hash_of(struct frame_stream *s)
-{
-    return (XXH3_state_t *)(void *)s->hash;
-}
-
-static void hash_begin(XXH3_state_t *hash, const uint8_t *header)
+static void hash_begin(struct checksum *hash, const uint8_t *header)
 {
     uint8_t bytes[FRAME_HEADER_BYTES];
 
     memcpy(bytes, header, sizeof(bytes));
     put_le(bytes + AT_CHECKSUM, 0, 8);
-    (void)XXH3_64bits_reset(hash);
-    (void)XXH3_64bits_update(hash, bytes, sizeof(bytes));
+    checksum_begin(hash);
+    checksum_add(hash, bytes, sizeof(bytes));
 }
 
 /* Sending */
@@ -135,7 +125,7 @@ int frame_send(struct frame_stream *s, enum frame_type type, uint16_t flags,
     const struct kind *kind = kind_of(type);
     struct iovec iov[FRAME_MAX_IOV + 1];
     uint8_t header[FRAME_HEADER_BYTES];
-    XXH3_state_t hash;
+    struct checksum hash;
     size_t length = 0;
     int r;
 
@@ -154,8 +144,8 @@ int frame_send(struct frame_stream *s, enum frame_type type, uint16_t flags,
     put_le(header + AT_CHECK, header_check(header), 2);
     hash_begin(&hash, header);
     for (unsigned i = 0; i < count; i++)
-        (void)XXH3_64bits_update(&hash, body[i].iov_base, body[i].iov_len);
-    put_le(header + AT_CHECKSUM, XXH3_64bits_digest(&hash), 8);
+        checksum_add(&hash, body[i].iov_base, body[i].iov_len);
+    put_le(header + AT_CHECKSUM, checksum_end(&hash), 8);
     iov[0] = (struct iovec){.iov_base = header, .iov_len = sizeof(header)};
     r = channel_send(s->channel, iov, count + 1, err);
     s->sent += r == 0;
@@ -249,7 +239,7 @@ static int recv_header(struct frame_stream *s, struct frame *frame, struct error
         return r;
     s->left = frame->length;
     s->checksum = get_le(header + AT_CHECKSUM, 8);
-    hash_begin(hash_of(s), header);
+    hash_begin(&s->hash, header);
     return 0;
 }
 
@@ -280,7 +270,7 @@ static int recv_piece(struct frame_stream *s, const struct iovec *part, unsigned
     if (r < 0)
         return blame(s, err);
     for (unsigned i = 0; i < count; i++) {
-        (void)XXH3_64bits_update(hash_of(s), part[i].iov_base, part[i].iov_len);
+        checksum_add(&s->hash, part[i].iov_base, part[i].iov_len);
         s->left -= (uint32_t)part[i].iov_len;
     }
     return 0;
@@ -329,7 +319,7 @@ int frame_recv_end(struct frame_stream *s, struct error *err)
         if (r < 0)
             return r;
     }
-    if (XXH3_64bits_digest(hash_of(s)) != s->checksum) {
+    if (checksum_end(&s->hash) != s->checksum) {
         (void)error_set(err, EPROTO, "does not match its checksum: damaged on the way");
         return blame(s, err);
     }

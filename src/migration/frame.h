@@ -13,6 +13,7 @@
 #include <sys/uio.h>
 
 #include "channel.h"
+#include "checksum.h"
 #include "vmrun/error.h"
 
 enum frame_type {
@@ -58,7 +59,7 @@ struct frame_stream {
     uint32_t left;
     uint64_t checksum;
     enum frame_type type;
-    _Alignas(64) unsigned char hash[576]; /* XXH3_state_t */
+    struct checksum hash;
 };
 
 struct frame {

@@ -1,19 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * snapfile_hash: the checksum. XXH3-64 is compiled in from its header: a process that runs a
- * machine need not load one more library before it starts.
+ * snapfile_hash: checksums of a file's parts, and pages that are zero.
  */
-#define XXH_INLINE_ALL
 #include <string.h>
-#include <xxhash.h>
 
+#include "checksum.h"
 #include "snapfile_format.h"
 
 static const uint8_t zero_page[SNAPFILE_PAGE];
 
 uint64_t snapfile_hash(const void *data, size_t len)
 {
-    return XXH3_64bits(data, len);
+    return checksum_of(data, len);
 }
 
 uint64_t snapfile_hash_of_zero_page(void)

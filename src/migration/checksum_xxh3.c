@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * checksum_xxh3: XXH3-64, compiled in from its header: a process that runs a machine need not load
+ * one more library before it starts. Compiled once for each kind of CPU, with its vectors; the
+ * build gives CHECKSUM_OPS, what this one is called.
+ */
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "checksum.h"
+
+_Static_assert(sizeof(XXH3_state_t) <= CHECKSUM_STATE_BYTES, "room for it");
+_Static_assert(_Alignof(XXH3_state_t) <= CHECKSUM_ALIGN, "aligned for it");
+
+static XXH3_state_t *state_of(const struct checksum *checksum)
+{
+    uintptr_t at = (uintptr_t)checksum->state;
+
+    return (XXH3_state_t *)((at + CHECKSUM_ALIGN - 1) / CHECKSUM_ALIGN * CHECKSUM_ALIGN);
+}
+
+static uint64_t of(const void *data, size_t len)
+{
+    return XXH3_64bits(data, len);
+}
+
+static void begin(struct checksum *checksum)
+{
+    (void)XXH3_64bits_reset(state_of(checksum));
+}
+
+static void add(struct checksum *checksum, const void *data, size_t len)
+{
+    (void)XXH3_64bits_update(state_of(checksum), data, len);
+}
+
+static uint64_t end(const struct checksum *checksum)
+{
+    return XXH3_64bits_digest(state_of(checksum));
+}
+
+const struct checksum_ops CHECKSUM_OPS = {.of = of, .begin = begin, .add = add, .end = end};
