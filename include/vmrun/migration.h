@@ -170,7 +170,7 @@ struct migration_move {
     const char *url; /* "tcp://HOST:PORT" */
     struct channel_security security;
     uint64_t channels;     /* connections; 0: as many as pay */
-    uint64_t bandwidth;    /* bytes a second at most; 0: no limit */
+    uint64_t bandwidth;    /* bytes a second at most, until it stands still; 0: no limit */
     uint64_t max_pause_ns; /* the stop is not to be longer, as far as it can be told; 0: 300 ms */
     uint64_t timeout_ns;   /* for the rounds to come to that; 0: ten minutes */
     bool check;            /* do all but move, and tell what a move would be like */

@@ -28,6 +28,8 @@
 #define FAREWELL_MS 1000
 #define ASK_NS UINT64_C(120000000000)
 #define PROBE_NS UINT64_C(2000000)
+#define QUEUE_REST_NS 5000000 /* while what waits in the kernel is sent */
+#define ONE_IS_ENOUGH (UINT64_C(512) << 20) /* bytes a second for one connection */
 
 #define DEFAULT_MAX_PAUSE_NS UINT64_C(300000000)
 #define DEFAULT_TIMEOUT_NS UINT64_C(600000000000)
@@ -137,10 +139,14 @@ static int consider_stop(struct source *s, struct rounds_plan *plan, enum rounds
     }
     if (late)
         return give_up_for_time(s, predicted, err);
+    plan->flat = 0;
+    if (s->job.progress.predicted_pause_ns <= s->max_pause_ns + source_queue_ns(s)) {
+        nanosleep(&(struct timespec){.tv_nsec = QUEUE_REST_NS}, NULL);
+        return 0;
+    }
     r = source_rehearse_again(s, err);
     if (r == 0)
         r = slow_down(s, err);
-    plan->flat = 0;
     return r < 0 ? r : 0;
 }
 
@@ -157,6 +163,7 @@ static int copy_rounds(struct source *s, struct error *err)
 
         if (next == ROUNDS_PROBE)
             r = rounds_probe(s->job.rounds, PROBE_NS, err);
+        source_begin_round(s);
         if (r == 0)
             r = job_copy_round(&s->job, &round, err);
         if (r < 0)
@@ -321,6 +328,8 @@ static int hand_over(struct source *s, struct error *err)
     job_tell_progress(&s->job, 0);
     s->has_arbiter = machine_has_arbiter(source_machine(s));
     s->job.report.predicted_pause_ns = s->job.progress.predicted_pause_ns;
+    if (s->limit)
+        channel_limit_set(s->limit, 0);
     int r = job_call_machine(&s->job, stop, err);
     if (r == 0)
         r = send_last(s, err);
@@ -347,6 +356,8 @@ static int work(struct job *job, struct error *err)
 
     if (r == 0 && s->hello.check)
         return source_check(s, err);
+    if (r == 0 && s->limit)
+        r = source_try_link(s, err);
     if (r == 0)
         r = copy_rounds(s, err);
     if (r == 0)
@@ -418,12 +429,15 @@ static void free_source(struct job *job)
 static const struct job_ops source_ops = {
     .thread = "move", .work = work, .settle = settle, .free = free_source};
 
-/* A connection keeps one CPU busy on each side, and the guest needs some too. */
-static unsigned default_channels(void)
+/* A connection keeps one CPU busy on each side, and the guest needs some too; of two CPUs it takes
+ * no more than one. */
+static unsigned default_channels(uint64_t bandwidth)
 {
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN) / 2;
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 
-    return cpus < 1 ? 1 : cpus > 4 ? 4 : (unsigned)cpus;
+    if (cpus < 2 || (bandwidth && bandwidth < ONE_IS_ENOUGH))
+        return 1;
+    return cpus < 4 ? 2 : cpus > 8 ? 4 : (unsigned)cpus / 2;
 }
 
 int migration_move(struct migration *migration, const struct migration_move *params,
@@ -438,7 +452,7 @@ int migration_move(struct migration *migration, const struct migration_move *par
     s->job.report.kind = s->job.progress.kind = MIGRATION_MOVE;
     s->channels = params->check      ? 1
                   : params->channels ? (unsigned)params->channels
-                                     : default_channels();
+                                     : default_channels(params->bandwidth);
     s->hello.check = params->check;
     s->bandwidth = params->bandwidth;
     s->hello.channels = s->channels;

@@ -27,8 +27,9 @@ struct source_prediction {
     uint64_t answer_ns;    /* of that, there and back, without the loading */
     uint64_t extra_bytes;  /* beside the state: a console may have a megabyte to say */
     uint64_t mark_ns;      /* to lock a byte of each image */
-    uint64_t arrived;      /* bytes, up to the end of the last round */
+    uint64_t arrived;      /* bytes, up to the beginning of this round */
     uint64_t rate;         /* bytes a second that arrived in one that was large enough */
+    uint64_t link_rate;    /* that can, when we limit ourselves in the rounds; else 0 */
 };
 
 struct source {
@@ -80,12 +81,17 @@ int source_copy_params(struct source *s, const struct migration_move *params, st
 int source_rehearse(struct source *s, struct error *err);
 /* In the place of a move: source_check.c. */
 int source_check(struct source *s, struct error *err);
+/* Before a move with a limit: what the network can do without it. */
+int source_try_link(struct source *s, struct error *err);
 /* Connect all lanes; when it returns 0 a machine is built there. */
 int source_prepare(struct source *s, struct error *err);
 
-/* After each round: what arrives, and what a stop would take if it came now. */
+/* Before each round, and after it: what arrives, and what a stop would take if it came now. */
+void source_begin_round(struct source *s);
 void source_measure_rate(struct source *s, const struct rounds_round *round);
 uint64_t source_predict_pause(const struct source *s, const struct rounds_round *round);
+/* Of that, what waits in this host's kernel, and passes by itself. */
+uint64_t source_queue_ns(const struct source *s);
 /* To the other side, or from there. */
 uint64_t source_way_ns(const struct source *s);
 /* Of a stop, what it takes however little is owed. */

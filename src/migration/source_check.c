@@ -16,6 +16,8 @@
 #define RTT_PINGS 8
 #define LOAD_BYTES (1u << 20)
 #define LOAD_PINGS 64
+#define FEW_BYTES (256u << 10)
+#define FEW_PINGS 4
 #define LOAD_NS UINT64_C(500000000) /* no longer than that */
 #define SHORT_NS UINT64_C(100000000)
 #define LONG_NS UINT64_C(1000000000)
@@ -41,10 +43,12 @@ static int ping(struct source *s, void *data, size_t len, uint64_t *ret_ns, stru
     return body_len == len ? 0 : error_set(err, EPROTO, "PONG: of another length");
 }
 
-static int try_network(struct source *s, struct error *err)
+/* The round trip, and the rate that so many bytes there and back come to at best. */
+static int try_network(struct source *s, size_t bytes, unsigned pings, uint64_t *ret_rate,
+                       struct error *err)
 {
     uint64_t start, ns = 0, least = UINT64_MAX;
-    uint8_t *load = malloc(LOAD_BYTES);
+    uint8_t *load = malloc(bytes);
     int r = load ? 0 : error_set(err, ENOMEM, "out of memory");
 
     for (unsigned i = 0; r == 0 && i < RTT_PINGS; i++) {
@@ -54,17 +58,28 @@ static int try_network(struct source *s, struct error *err)
     s->job.report.rtt_ns = least;
     start = loop_now_ns();
     if (load)
-        memset(load, 0x5a, LOAD_BYTES);
-    for (unsigned i = 0; r == 0 && i < LOAD_PINGS && loop_now_ns() - start < LOAD_NS; i++) {
+        memset(load, 0x5a, bytes);
+    for (unsigned i = 0; r == 0 && i < pings && loop_now_ns() - start < LOAD_NS; i++) {
         uint64_t rate;
 
-        r = ping(s, load, LOAD_BYTES, &ns, err);
+        r = ping(s, load, bytes, &ns, err);
         ns = ns > least ? ns - least : 1;
-        rate = (uint64_t)(2e9 * LOAD_BYTES / (double)ns); /* it came back */
-        if (r == 0 && rate > s->job.report.check.bandwidth)
-            s->job.report.check.bandwidth = rate;
+        rate = (uint64_t)(2e9 * (double)bytes / (double)ns); /* it came back */
+        if (r == 0 && rate > *ret_rate)
+            *ret_rate = rate;
     }
     free(load);
+    return r;
+}
+
+/* Our own limit does not hold in the stop: what holds then cannot be seen in the rounds. */
+int source_try_link(struct source *s, struct error *err)
+{
+    int r;
+
+    channel_limit_set(s->limit, 0);
+    r = try_network(s, FEW_BYTES, FEW_PINGS, &s->prediction.link_rate, err);
+    channel_limit_set(s->limit, s->bandwidth);
     return r;
 }
 
@@ -118,7 +133,7 @@ int source_check(struct source *s, struct error *err)
 {
     double watched[2];
     uint64_t pages = 0;
-    int r = try_network(s, err);
+    int r = try_network(s, LOAD_BYTES, LOAD_PINGS, &s->job.report.check.bandwidth, err);
 
     if (r == 0)
         r = source_rehearse(s, err);

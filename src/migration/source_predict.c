@@ -13,11 +13,13 @@
 #define REHEARSED_MS 30000
 #define OLD_NS UINT64_C(2000000000) /* a rehearsal */
 #define REST_NS 100000000
+#define QUEUE_LOOK_NS 1000000
+#define QUEUE_LOOKS 2000u
 #define RATE_BYTES (UINT64_C(1) << 20) /* less says nothing of the network */
 #define LOCKS 4u /* images are locked that often from COMMIT to DONE, one after the other */
 #define NS_PER_S 1e9
-/* A guest's first steps there, where no page table is filled yet: 0.1 to 0.2 ms were measured. */
-#define FIRST_STEPS_NS UINT64_C(150000)
+/* A guest's first steps there, where no page table is filled yet: the median of 100 moves. */
+#define FIRST_STEPS_NS UINT64_C(280000)
 
 static void count_bytes(const struct source *s, uint64_t *ret_sent, uint64_t *ret_unsent)
 {
@@ -30,16 +32,53 @@ static void count_bytes(const struct source *s, uint64_t *ret_sent, uint64_t *re
     }
 }
 
+static uint64_t count_arrived(const struct source *s)
+{
+    uint64_t sent, unsent;
+
+    count_bytes(s, &sent, &unsent);
+    return sent - unsent;
+}
+
+/* What arrives between two rounds, in a rehearsal, arrived in a time that is no round's. */
+void source_begin_round(struct source *s)
+{
+    s->prediction.arrived = count_arrived(s);
+}
+
 void source_measure_rate(struct source *s, const struct rounds_round *round)
 {
     struct source_prediction *p = &s->prediction;
-    uint64_t sent, unsent, arrived;
+    uint64_t arrived = count_arrived(s);
 
-    count_bytes(s, &sent, &unsent);
-    arrived = sent - unsent > p->arrived ? sent - unsent - p->arrived : 0;
-    p->arrived += arrived;
+    arrived = arrived > p->arrived ? arrived - p->arrived : 0;
     if (round->ns && (arrived >= RATE_BYTES || !p->rate))
         p->rate = (uint64_t)((double)arrived * NS_PER_S / (double)round->ns);
+}
+
+static uint64_t rate_of(const struct source_prediction *p)
+{
+    return p->link_rate ? p->link_rate : p->rate;
+}
+
+uint64_t source_queue_ns(const struct source *s)
+{
+    uint64_t sent, unsent, rate = rate_of(&s->prediction);
+
+    count_bytes(s, &sent, &unsent);
+    return rate ? (uint64_t)((double)unsent * NS_PER_S / (double)rate) : 0;
+}
+
+/* What waits before a rehearsal would be taken for the way there. */
+static void let_queue_pass(struct source *s)
+{
+    uint64_t sent, unsent = 1;
+
+    for (unsigned i = 0; i < QUEUE_LOOKS && unsent && !job_cancelled(&s->job); i++) {
+        count_bytes(s, &sent, &unsent);
+        if (unsent)
+            nanosleep(&(struct timespec){.tv_nsec = QUEUE_LOOK_NS}, NULL);
+    }
 }
 
 /* With the bytes that a page has become on its way so far. */
@@ -70,15 +109,13 @@ uint64_t source_fixed_pause(const struct source *s)
 uint64_t source_predict_pause(const struct source *s, const struct rounds_round *round)
 {
     const struct source_prediction *p = &s->prediction;
-    uint64_t sent, unsent, ns = source_fixed_pause(s);
+    uint64_t sent, unsent, ns = source_fixed_pause(s), rate = rate_of(p);
     double bytes;
 
     count_bytes(s, &sent, &unsent);
     bytes = bytes_of_pages(s, round->owed, sent) + (double)(unsent + p->extra_bytes);
-    /* Our own limit lets so much go at once. */
-    bytes -= (double)s->bandwidth / CHANNEL_LIMIT_SLICES_PER_S;
-    if (p->rate && bytes > 0)
-        ns += (uint64_t)(bytes * NS_PER_S / (double)p->rate);
+    if (rate)
+        ns += (uint64_t)(bytes * NS_PER_S / (double)rate);
     return ns;
 }
 
@@ -144,8 +181,10 @@ int source_rehearse(struct source *s, struct error *err)
 {
     struct source_prediction *p = &s->prediction;
     uint64_t start;
-    int r = machine_sync_disks(source_machine(s), err);
+    int r;
 
+    let_queue_pass(s);
+    r = machine_sync_disks(source_machine(s), err);
     start = loop_now_ns();
     if (r == 0)
         r = machine_sync_disks(source_machine(s), err);

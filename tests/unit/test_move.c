@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "moving.h"
+#include "slow_link.h"
 
 /* It arrives */
 
@@ -147,14 +148,27 @@ static unsigned a_thousand(const struct machine *m, unsigned n)
     return m->throttle >= 40 ? 10 : 1000;
 }
 
-static const struct migration_move slow = {
-    .channels = 1, .bandwidth = 20 << 20, .max_pause_ns = 50000000};
+static const struct migration_move slow = {.channels = 1, .max_pause_ns = 50000000};
+
+/* All of it, over a link of some 20 MB/s. */
+static void run_slowly(const struct migration_move *params)
+{
+    struct slow_link link;
+
+    moving_listen();
+    moving_receive();
+    slow_link_start(&link, receive_url(moving.receive), 20 << 20);
+    moving_move(link.url, params);
+    moving_join();
+    slow_link_join(&link);
+    assert_int_equal(moving.ended, 1);
+}
 
 static void a_guest_that_writes_too_fast_is_slowed_down_until_it_does_not(void **state)
 {
     (void)state;
     moving.source.writes = a_thousand; /* 4 MB a round, some 200 ms */
-    moving_run(&slow);
+    run_slowly(&slow);
     moving_expect_there();
     assert_int_equal(moving.source.most_throttle, 40);
     assert_int_equal(moving.report.throttle_percent, 40);
@@ -174,7 +188,7 @@ static void when_time_is_up_it_stays_and_runs_at_full_speed(void **state)
     (void)state;
     moving.source.writes = ever_a_thousand;
     move.timeout_ns = 1;
-    moving_run(&move);
+    run_slowly(&move);
     moving_expect_here("time is up, and the stop would take ");
     assert_int_equal(moving.taken, -ECONNREFUSED);
     assert_non_null(strstr(moving.taken_err.msg, "time is up"));
@@ -188,9 +202,20 @@ static void or_it_stands_still_for_longer_when_that_is_wanted(void **state)
     moving.source.writes = ever_a_thousand;
     move.timeout_ns = 1;
     move.force = true;
-    moving_run(&move);
+    run_slowly(&move);
     moving_expect_there();
     assert_true(moving.report.pause_ns > slow.max_pause_ns);
+}
+
+static void a_limit_of_our_own_does_not_hold_while_it_stands_still(void **state)
+{
+    const struct migration_move limited = {.channels = 1, .bandwidth = 8 << 20};
+
+    (void)state;
+    moving.source.writes_at_hold = 1000; /* half a second at that rate */
+    moving_run(&limited);
+    moving_expect_there();
+    assert_true(moving.report.pause_ns < 250000000);
 }
 
 /* The stop would be too long, whatever the guest writes */
@@ -430,6 +455,7 @@ int main(void)
         TEST(a_guest_that_writes_too_fast_is_slowed_down_until_it_does_not),
         TEST(when_time_is_up_it_stays_and_runs_at_full_speed),
         TEST(or_it_stands_still_for_longer_when_that_is_wanted),
+        TEST(a_limit_of_our_own_does_not_hold_while_it_stands_still),
         TEST(a_slow_moment_passes_and_the_guest_is_not_slowed_down_for_it),
         TEST(a_limit_that_no_stop_can_meet_is_told_as_such),
         TEST(what_fails_at_any_step_is_told_on_both_sides_and_leaves_it_as_it_was),
