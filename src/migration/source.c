@@ -28,7 +28,7 @@
 #define FAREWELL_MS 1000
 #define ASK_NS UINT64_C(120000000000)
 #define PROBE_NS UINT64_C(2000000)
-#define QUEUE_REST_NS 5000000 /* while what waits in the kernel is sent */
+#define QUEUE_REST_NS 5000000               /* while what waits in the kernel is sent */
 #define ONE_IS_ENOUGH (UINT64_C(512) << 20) /* bytes a second for one connection */
 
 #define DEFAULT_MAX_PAUSE_NS UINT64_C(300000000)
