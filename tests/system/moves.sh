@@ -65,11 +65,23 @@ away() {
 }
 centiseconds() { sed 's/^\([0-9]*\)\.\([0-9]*\) .*/\1\2/' /proc/uptime; }
 
+# look_at HOST: what may tell why a move failed. A kernel that starves its network says so only in its log.
+look_at() {
+    echo "--- on $1:"
+    on $1 'tail -n 3 /tmp/serial; echo; vmrun list; uptime
+        grep -i -E "^ *sl|:1E61 " /proc/net/tcp
+        grep -E "^Tcp:" /proc/net/snmp
+        cat /proc/net/softnet_stat /proc/net/dev
+        grep -E "MemFree|Dirty|Writeback:" /proc/meminfo
+        for task in $(pidof vmrun | sed "s|[0-9]*|/proc/&/task/*|g"); do echo "$(cat $task/comm): $(head -n 4 $task/stack | tr "\n" " ")"; done
+        dmesg | grep -i -E -A 40 "stall|hung|page allocation|BUG:" | tail -n 60'
+}
+
 moved() {
     from=$1 to=$2 began=$(centiseconds)
     shift 2
     away >/dev/null
-    "$@" $from $to >/tmp/moving || { cat /tmp/moving; on $from "tail -n 3 /tmp/serial; vmrun list"; on $to "tail -n 3 /tmp/serial; vmrun list"; return 1; }
+    "$@" $from $to >/tmp/moving || { cat /tmp/moving; look_at $from; look_at $to; return 1; }
     took=$(($(centiseconds) - began))
     goes_on || return
     goes_on || return
