@@ -26,6 +26,7 @@
 #define NS_PER_S UINT64_C(1000000000)
 #define WINDOW 64                     /* parts in one system call */
 #define LIMIT_NAP_NS (10 * NS_PER_MS) /* a limit that changes is heard of by then */
+#define LOOK_MS 1000                  /* whether what was sent is being taken */
 
 /* What is left of the caller's parts. */
 struct cursor {
@@ -155,6 +156,31 @@ static ssize_t move(struct channel *channel, bool out, struct iovec *window, uns
     return failed(channel, n == 0 ? EPIPE : errno, err);
 }
 
+/*
+ * Until the socket is ready, or nothing moved for that long: as wait_for(). A socket can be written
+ * to again only when a third of what is in it, often megabytes, has been taken, which a slow link
+ * or a busy host may need longer for: it moves as long as the other side acknowledges anything.
+ */
+static int wait_while_moving(struct channel *channel, bool out, int timeout_ms,
+                             uint64_t *deadline_ns, struct error *err)
+{
+    uint64_t left = channel_unsent_bytes(channel);
+
+    for (;;) {
+        uint64_t look_ns = channel_deadline_ns(LOOK_MS), before = left;
+        bool last = !out || *deadline_ns < look_ns;
+        int n = wait_for(channel, out ? POLLOUT : POLLIN, last ? *deadline_ns : look_ns, err);
+
+        if (n != 0)
+            return n;
+        left = channel_unsent_bytes(channel);
+        if (out && left < before)
+            *deadline_ns = channel_deadline_ns(timeout_ms);
+        else if (last)
+            return 0;
+    }
+}
+
 /* As much of the window as goes in one step, waiting for it; or an error. */
 static ssize_t step(struct channel *channel, bool out, struct iovec *window, unsigned count,
                     struct error *err)
@@ -170,7 +196,7 @@ static ssize_t step(struct channel *channel, bool out, struct iovec *window, uns
             return n;
         if (deadline_ns == 0)
             deadline_ns = channel_deadline_ns(timeout_ms);
-        n = wait_for(channel, out ? POLLOUT : POLLIN, deadline_ns, err);
+        n = wait_while_moving(channel, out, timeout_ms, &deadline_ns, err);
         if (n < 0)
             return n;
         if (n == 0)

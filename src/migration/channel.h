@@ -57,8 +57,8 @@ void channel_destroy(struct channel *channel);
 
 /*
  * Nothing moving for that long in a call is -ETIMEDOUT, in calls from then on. Default 15,000; < 0:
- * never. Each direction for itself. The kernel gives up a connection whose other side acknowledges
- * nothing after as long, and after 15 s at the earliest.
+ * never. Each direction for itself; what the other side acknowledges has moved. The kernel gives up
+ * a connection whose other side acknowledges nothing after as long, and after 15 s at the earliest.
  */
 void channel_set_timeout(struct channel *channel, int timeout_ms);
 /*

@@ -287,6 +287,38 @@ static int raw_connection(const char *url)
     return fd;
 }
 
+static void *take_slowly(void *opaque)
+{
+    char bytes[16 << 10];
+
+    while (recv(*(int *)opaque, bytes, sizeof(bytes), 0) > 0)
+        channel_pair_rest(20);
+    return NULL;
+}
+
+/* A third of a full socket is more than is taken in a second, and it is not to be waited for. */
+static void who_takes_little_at_a_time_is_no_timeout(void **state)
+{
+    int fd = raw_connection(channel_listener_url(pair.listener));
+    struct iovec out = {calloc(5, MIB), 5 * MIB};
+    struct channel *channel;
+    struct error err;
+    pthread_t taker;
+
+    (void)state;
+    assert_non_null(out.iov_base);
+    channel_ok(channel_accept(pair.listener, PAIR_WAIT_MS, &channel, &err), &err);
+    channel_set_timeout(channel, 1000);
+    assert_int_equal(thread_start(&taker, "taker", 0, take_slowly, &fd, &err), 0);
+    int result = channel_send(channel, &out, 1, &err);
+    assert_int_equal(shutdown(fd, SHUT_RDWR), 0);
+    pthread_join(taker, NULL);
+    channel_destroy(channel);
+    close(fd);
+    free(out.iov_base);
+    channel_ok(result, &err);
+}
+
 static void a_reset_is_told(void **state)
 {
     int fd = raw_connection(channel_listener_url(pair.listener));
@@ -517,6 +549,7 @@ int main(void)
         ON_A_PAIR(a_message_that_stops_half_way_spoils_what_follows_in_its_direction_only),
         ON_A_PAIR(who_takes_nothing_is_a_timeout),
         ON_A_PAIR(who_is_slow_but_goes_on_is_no_timeout),
+        ON_A_PAIR(who_takes_little_at_a_time_is_no_timeout),
         ON_A_PAIR(an_interrupt_reaches_who_receives),
         ON_A_PAIR(an_interrupt_reaches_who_sends),
         ON_A_PAIR(an_interrupt_reaches_who_waits_for_the_limit),
