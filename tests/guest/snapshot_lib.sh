@@ -35,8 +35,8 @@ snapshot_begin() {
 
 snapshot_end() {
     status=$?
-    for socket in "$XDG_RUNTIME_DIR"/vmrun/*.sock; do
-        [[ ! -e $socket ]] || "$vmrun" kill "$(basename "$socket" .sock)" >/dev/null 2>&1 || true
+    for socket in "$folder"/run/vmrun/*.sock "$folder"/*/*.sock; do
+        [[ ! -e $socket ]] || VMRUN_DIR=$(dirname "$socket") "$vmrun" kill "$(basename "$socket" .sock)" >/dev/null 2>&1 || true
     done
     wait
     rm -rf "$folder"
