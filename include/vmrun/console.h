@@ -32,6 +32,7 @@ struct console_params {
     /* Ctrl-A x on the terminal. Called on the loop's thread. */
     void (*quit)(void *opaque);
     void *opaque;
+    bool terminal_later; /* Ctrl-C ends the process until console_take_terminal() */
 };
 
 /*
@@ -42,6 +43,8 @@ struct console_params {
  */
 int console_create(const struct console_params *params, struct loop *loop,
                    struct console **ret_console, struct error *err);
+/* The terminal becomes raw now. Errors: as above. */
+int console_take_terminal(struct console *console, struct error *err);
 void console_destroy(
     struct console *console); /* flushes what the sink takes within 1 s; NULL is fine */
 

@@ -48,6 +48,8 @@ int control_log_path(const char *name, char *buf, size_t len, struct error *err)
 struct control_name;
 int control_name_claim(const char *name, struct control_name **ret_name, struct error *err);
 void control_name_release(struct control_name *name); /* removes the socket; NULL is fine */
+/* Removes the socket, of a process that is about to die. Any thread. */
+void control_name_unlink(const struct control_name *name);
 
 /*
  * Serve the machine on the claimed name, which must live longer. The server listens to migration
@@ -60,6 +62,19 @@ int control_server_create(struct control_name *name, struct loop *loop, struct m
                           struct migration *migration, struct control_server **ret_server,
                           struct error *err);
 void control_server_destroy(struct control_server *server); /* NULL is fine */
+
+/*
+ * Before there is a machine: who waits for one, or receives one, serves vm.status, vm.kill and
+ * rpc.methods, and refuses the rest in words. lobby outlives the server.
+ */
+struct control_lobby {
+    const char *state, *url;    /* "waiting"; where it listens */
+    void (*kill)(void *opaque); /* asked for; the answer is sent when it returns */
+    void *opaque;
+};
+int control_lobby_create(struct control_name *name, struct loop *loop,
+                         const struct control_lobby *lobby, struct control_server **ret_server,
+                         struct error *err);
 
 /*
  * Tell subscribers what the machine told its listener. Loop thread, at any

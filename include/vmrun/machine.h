@@ -127,6 +127,8 @@ struct machine_info {
 void machine_info(const struct machine *machine, struct machine_info *ret_info);
 const struct vm_config *machine_config(const struct machine *machine);
 struct console *machine_console(struct machine *machine);
+/* Of a machine with disks_elsewhere, when it is ours: its console's terminal becomes raw. */
+void machine_take_terminal(struct machine *machine);
 /* The terminal that hvc0 leads to has this size now. Without hvc0 nothing happens. */
 void machine_resize_virtio_console(struct machine *machine, uint16_t columns, uint16_t rows);
 

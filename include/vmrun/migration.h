@@ -258,6 +258,11 @@ int receive_build(struct receive *receive, const struct vm_config *config, struc
  * side gave up, with its words; what channels and machine_load_state() say.
  */
 int receive_take(struct receive *receive, struct error *err);
+/*
+ * Any thread: it is not to come any more. false: too late, it is about to be, or is, our own. True
+ * once: the process has to end then, and the machine goes on where it was.
+ */
+bool receive_end(struct receive *receive);
 /* Then: it was paused there, and is to be kept with machine_pause(). */
 bool receive_was_paused(const struct receive *receive);
 /* "tcp://192.0.2.1:50112": who sent it. Until receive_destroy(). */

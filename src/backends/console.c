@@ -517,6 +517,11 @@ void console_restore_terminal(void)
     terminal_restore();
 }
 
+int console_take_terminal(struct console *c, struct error *err)
+{
+    return sink_take_terminal(&c->sink, err);
+}
+
 const char *console_describe(const struct console *console)
 {
     return console->sink.description;

@@ -9,13 +9,13 @@
 #include <termios.h>
 #include <unistd.h>
 
-static int open_stdio(struct sink *sink, struct error *err)
+static int open_stdio(struct sink *sink, bool terminal_later, struct error *err)
 {
     int r = 0;
 
     snprintf(sink->description, sizeof(sink->description), "stdio");
     sink->in_is_terminal = isatty(STDIN_FILENO);
-    if (sink->in_is_terminal)
+    if (sink->in_is_terminal && !terminal_later)
         r = terminal_make_raw(STDIN_FILENO, err);
     if (r < 0)
         return r;
@@ -71,12 +71,17 @@ int sink_open(struct sink *sink, const struct console_params *params, struct err
 {
     *sink = (struct sink){.out.fd = -1, .in_fd = -1, .pty_slave = -1, .description = "none"};
     switch (params->kind) {
-    case CONSOLE_STDIO: return open_stdio(sink, err);
+    case CONSOLE_STDIO: return open_stdio(sink, params->terminal_later, err);
     case CONSOLE_FILE: return open_file(sink, params->path, err);
     case CONSOLE_PTY: return open_pty(sink, err);
     case CONSOLE_NONE: break;
     }
     return 0;
+}
+
+int sink_take_terminal(struct sink *sink, struct error *err)
+{
+    return sink->in_is_terminal ? terminal_make_raw(STDIN_FILENO, err) : 0;
 }
 
 void sink_close(struct sink *sink)

@@ -19,10 +19,12 @@ struct sink {
 };
 
 /*
- * Open it; a terminal becomes raw. A sink that failed to open, too, is fit for
- * sink_close(). Errors: as console_create().
+ * Open it; a terminal becomes raw, or not before sink_take_terminal(). A sink that failed to open,
+ * too, is fit for sink_close(). Errors: as console_create().
  */
 int sink_open(struct sink *sink, const struct console_params *params, struct error *err);
+/* One that was opened with terminal_later. Errors: of the terminal. */
+int sink_take_terminal(struct sink *sink, struct error *err);
 /* Close all but out, which has an owner of its own by then; the terminal is restored. */
 void sink_close(struct sink *sink);
 

@@ -2,23 +2,62 @@
 /*
  * vmrun receive: a machine from another host (incoming.c), then one like any other (run.c).
  *
- * Until the other side has given it away it is killed by any signal, and nothing is lost by that.
+ * Until the other side has given it away it is killed by any signal, and nothing is lost by that;
+ * lobby.c has it listed and asked meanwhile.
  */
 #include <stdio.h>
+#include <unistd.h>
 
 #include "incoming.h"
+#include "lobby.h"
+
+/* Its own name, or one that nobody gives a machine, until it is known what comes. What is wrong
+ * with the options is said now, and not to who comes. Returns an exit status. */
+static int claim_name(struct run *run, const struct cli_args *args, struct control_name **ret_name,
+                      struct error *err)
+{
+    char name[CONTROL_NAME_MAX + 1];
+    int status = run_set_options(run, args, err);
+
+    snprintf(name, sizeof(name), "receive-%d", (int)getpid());
+    if (status == CLI_OK &&
+        control_name_claim(run->config.name ? run->config.name : name, ret_name, err) < 0)
+        status = CLI_FAILED;
+    config_fini(&run->config);
+    config_init(&run->config);
+    return status;
+}
+
+/* Until one comes. Returns an exit status. */
+static int await_machine(struct run *run, const struct cli_args *args, bool first,
+                         struct incoming *ret_in, struct error *err)
+{
+    struct control_name *name = NULL;
+    struct lobby *lobby = NULL;
+    int status = claim_name(run, args, &name, err);
+
+    if (status == CLI_OK && first)
+        fprintf(stderr, "vmrun: waiting for a machine at %s\n", receive_url(run->receive));
+    if (status == CLI_OK &&
+        (lobby_open(run->receive, "waiting", name, &lobby, err) < 0 ||
+         receive_accept(run->receive, &ret_in->description, &ret_in->description_len, err) < 0))
+        status = CLI_FAILED;
+    (void)lobby_close(lobby);
+    control_name_release(name);
+    return status;
+}
 
 /* What comes, configured and held against this host. Returns an exit status; the other side knows.
  */
-static int look(struct run *run, const struct cli_args *args, struct error *err)
+static int look(struct run *run, const struct cli_args *args, bool first, struct error *err)
 {
     struct incoming_reasons reasons = {.what = args->operands[0], .done = "received"};
     struct incoming in;
     struct error why;
-    int status;
+    int status = await_machine(run, args, first, &in, err);
 
-    if (receive_accept(run->receive, &in.description, &in.description_len, err) < 0)
-        return CLI_FAILED;
+    if (status != CLI_OK)
+        return status;
     in.cpuid = receive_cpuid(run->receive, &in.cpuid_len);
     status = incoming_configure(run, args, args->operands[0], &in, err);
     if (status != CLI_OK) {
@@ -38,9 +77,12 @@ static void check(struct run *run, struct error *err)
 {
     struct control_name *name = NULL;
     struct machine *machine = NULL;
+    struct lobby *lobby = NULL;
     struct loop *loop = NULL;
     int r = control_name_claim(run->config.name, &name, err);
 
+    if (r == 0)
+        r = lobby_open(run->receive, "receiving", name, &lobby, err);
     if (r < 0)
         receive_refuse(run->receive, err);
     if (r == 0)
@@ -51,6 +93,7 @@ static void check(struct run *run, struct error *err)
         r = receive_check(run->receive, err);
     fprintf(stderr, "vmrun: '%s' was to be checked only: %s\n", run->config.name,
             r < 0 ? err->msg : "it can come");
+    (void)lobby_close(lobby);
     machine_destroy(machine);
     loop_destroy(loop);
     control_name_release(name);
@@ -58,8 +101,8 @@ static void check(struct run *run, struct error *err)
 
 static int receive(struct run *run, const struct cli_args *args, struct error *err)
 {
-    for (;;) {
-        int status = look(run, args, err);
+    for (bool first = true;; first = false) {
+        int status = look(run, args, first, err);
         bool only_check = receive_is_check(run->receive);
 
         if (status != CLI_OK && !only_check)
@@ -88,10 +131,8 @@ int cli_receive(const struct cli_args *args, struct error *err)
     int status = CLI_FAILED;
 
     run_init(&run, args);
-    if (receive_listen(args->operands[0], &security, &run.receive, err) == 0) {
-        fprintf(stderr, "vmrun: waiting for a machine at %s\n", receive_url(run.receive));
+    if (receive_listen(args->operands[0], &security, &run.receive, err) == 0)
         status = receive(&run, args, err);
-    }
     config_fini(&run.config);
     receive_destroy(run.receive);
     return status;

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "detach.h"
+#include "lobby.h"
 #include "tty.h"
 #include "vmrun/console.h"
 #include "vmrun/log.h"
@@ -176,6 +177,12 @@ static int build_machine(struct run *run, struct error *err)
                            &run->machine, err);
 }
 
+static int serve(struct run *run, struct error *err)
+{
+    return control_server_create(run->name, run->loop, run->machine, run->migration, &run->server,
+                                 err);
+}
+
 static int build(struct run *run, struct error *err)
 {
     if (set_default_name(&run->config, err) < 0 || loop_create(&run->loop, err) < 0)
@@ -183,10 +190,11 @@ static int build(struct run *run, struct error *err)
     tty_guard(console_restore_terminal);
     /* Before a machine from elsewhere is ours, signals are to end this process at once. */
     if ((!run->receive && open_signals(run, err) < 0) ||
-        control_name_claim(run->config.name, &run->name, err) < 0 || build_machine(run, err) < 0 ||
+        control_name_claim(run->config.name, &run->name, err) < 0 ||
+        (run->receive && lobby_open(run->receive, "receiving", run->name, &run->lobby, err) < 0) ||
+        build_machine(run, err) < 0 ||
         migration_create(run->machine, run->loop, &run->migration, err) < 0 ||
-        control_server_create(run->name, run->loop, run->machine, run->migration, &run->server,
-                              err) < 0)
+        (!run->receive && serve(run, err) < 0))
         return -err->code;
     if (run->file && run->restore_params.mode != RESTORE_EAGER)
         migration_set_origin(run->migration, run->file);
@@ -204,13 +212,19 @@ static int take(struct run *run, struct error *err)
     return 0;
 }
 
-static void tell_arrival(const struct run *run)
+/* It runs: from here on it is as any other. */
+static int arrive(struct run *run, struct error *err)
 {
     receive_done(run->receive);
+    if (lobby_close(run->lobby))
+        machine_kill(run->machine);
+    run->lobby = NULL;
+    machine_take_terminal(run->machine);
     /* A terminal may be the guest's already. */
     fprintf(stderr, "vmrun: %s has come from %s, and %s%s\n", run->config.name,
             receive_from(run->receive), run->paused ? "is paused" : "runs",
             isatty(STDERR_FILENO) ? "\r" : "");
+    return serve(run, err);
 }
 
 /* Everything up to the running machine. */
@@ -228,8 +242,8 @@ static int bring_up(struct run *run, struct error *err)
         return -err->code;
     if ((run->paused ? machine_pause : machine_start)(run->machine, err) < 0)
         return -err->code;
-    if (run->receive)
-        tell_arrival(run);
+    if (run->receive && arrive(run, err) < 0)
+        return -err->code;
 
     if (run->ready_fd >= 0) {
         if (control_log_path(run->config.name, log_path, sizeof(log_path), err) < 0 ||
@@ -280,6 +294,7 @@ static int run_machine(struct run *run, struct error *err)
     if (r == 0 && migration_moved_to(run->migration))
         moved_to = strdup(migration_moved_to(run->migration));
 
+    (void)lobby_close(run->lobby);
     migration_destroy(run->migration);
     control_server_destroy(run->server);
     loop_watch_destroy(run->signal_watch);

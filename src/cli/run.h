@@ -14,6 +14,7 @@ struct run {
     const struct snapfile *file; /* what the machine comes out of; NULL: it boots */
     struct restore_params restore_params;
     struct receive *receive; /* or from another host, or NULL */
+    struct lobby *lobby;     /* until it is ours */
 
     int ready_fd; /* --detach: the parent waits there; else -1 */
     bool detached;

@@ -11,16 +11,13 @@ static void print_text(const json_t *status, const char *key, const char *title)
         printf("%-10s %s\n", title, text);
 }
 
-static void print_status(const json_t *status)
+/* Of one that waits for a machine there is less to say. */
+static void print_machine(const json_t *status)
 {
     const json_int_t memory = json_integer_value(json_object_get(status, "memory_bytes"));
     const json_int_t host = json_integer_value(json_object_get(status, "memory_host_bytes"));
     char size[24], uptime[24];
 
-    print_text(status, "name", "name");
-    print_text(status, "state", "state");
-    print_text(status, "uncertain", "why");
-    printf("%-10s %lld\n", "pid", json_integer_value(json_object_get(status, "pid")));
     printf("%-10s %s\n", "uptime",
            text_format_duration(cli_seconds(status, "uptime_ns"), uptime, sizeof(uptime)));
     printf("%-10s %lld\n", "cpus", json_integer_value(json_object_get(status, "cpus")));
@@ -33,6 +30,17 @@ static void print_status(const json_t *status)
     print_text(status, "cmdline", "cmdline");
     print_text(status, "console", "console");
     print_text(status, "virtio_console", "hvc0");
+}
+
+static void print_status(const json_t *status)
+{
+    print_text(status, "name", "name");
+    print_text(status, "state", "state");
+    print_text(status, "uncertain", "why");
+    print_text(status, "url", "listens at");
+    printf("%-10s %lld\n", "pid", json_integer_value(json_object_get(status, "pid")));
+    if (json_object_get(status, "cpus"))
+        print_machine(status);
     print_text(status, "version", "vmrun");
 }
 

@@ -124,23 +124,27 @@ fail:
     return r;
 }
 
-void control_name_release(struct control_name *name)
+void control_name_unlink(const struct control_name *name)
 {
     struct error err;
     struct stat st;
     int lock = -1;
 
+    /* Someone may have removed our file, and another machine may have its name by now. */
+    if (control_dir_lock(name->dir, &lock, &err) < 0)
+        log_warn("%s", err.msg);
+    if (lstat(name->path, &st) == 0 && st.st_dev == name->dev && st.st_ino == name->ino)
+        unlink(name->path);
+    if (lock >= 0)
+        close(lock);
+}
+
+void control_name_release(struct control_name *name)
+{
     if (!name)
         return;
-    if (name->bound) {
-        /* Someone may have removed our file, and another machine may have its name by now. */
-        if (control_dir_lock(name->dir, &lock, &err) < 0)
-            log_warn("%s", err.msg);
-        if (lstat(name->path, &st) == 0 && st.st_dev == name->dev && st.st_ino == name->ino)
-            unlink(name->path);
-        if (lock >= 0)
-            close(lock);
-    }
+    if (name->bound)
+        control_name_unlink(name);
     if (name->fd >= 0)
         close(name->fd);
     free(name);

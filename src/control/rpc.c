@@ -414,7 +414,9 @@ static char *call_method(const struct rpc_target *target, const json_t *request,
     if (m->effect == RPC_ATTACH && !id)
         return NULL; /* its answer is what divides the requests from the raw stream */
 
-    json_t *result = m->call ? m->call(target, &err) : m->call_with(target, params, &err);
+    json_t *result = !target->machine && m->call != rpc_methods ? rpc_call_lobby(target, name, &err)
+                     : m->call                                  ? m->call(target, &err)
+                               : m->call_with(target, params, &err);
     if (result)
         *effect = m->effect;
     if (!id) {

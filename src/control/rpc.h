@@ -9,6 +9,7 @@
 #include <jansson.h>
 #include <stddef.h>
 
+#include "vmrun/control.h"
 #include "vmrun/machine.h"
 #include "vmrun/migration.h"
 
@@ -26,8 +27,9 @@ enum rpc_effect { RPC_NONE, RPC_SUBSCRIBE, RPC_ATTACH };
 
 struct rpc_target {
     const char *name;
-    struct machine *machine;
+    struct machine *machine; /* NULL: there is none yet, but a lobby */
     struct migration *migration;
+    const struct control_lobby *lobby;
 };
 
 /*
@@ -36,6 +38,10 @@ struct rpc_target {
  */
 int rpc_execute(const struct rpc_target *target, const char *line, size_t len, char **ret_answer,
                 enum rpc_effect *ret_effect);
+
+/* A method of those that know a machine, where there is none yet (rpc_lobby.c). NULL: err says why.
+ */
+json_t *rpc_call_lobby(const struct rpc_target *target, const char *method, struct error *err);
 
 /* Words from the system may be any bytes; JSON takes only UTF-8. NULL when out of memory. */
 json_t *rpc_text(const char *s);

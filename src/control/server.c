@@ -366,9 +366,8 @@ static const struct migration_listener migration_listener = {
     .ended = tell_ended,
 };
 
-int control_server_create(struct control_name *name, struct loop *loop, struct machine *machine,
-                          struct migration *migration, struct control_server **ret_server,
-                          struct error *err)
+static int create(struct control_name *name, struct loop *loop, const struct rpc_target *target,
+                  struct control_server **ret_server, struct error *err)
 {
     struct control_server *s = calloc(1, sizeof(*s));
     int r;
@@ -377,24 +376,39 @@ int control_server_create(struct control_name *name, struct loop *loop, struct m
         return error_set(err, ENOMEM, "control: out of memory");
     s->loop = loop;
     s->listen_fd = control_name_fd(name);
-    s->target = (struct rpc_target){
-        .name = control_name_text(name),
-        .machine = machine,
-        .migration = migration,
-    };
+    s->target = *target;
+    s->target.name = control_name_text(name);
     r = loop_timer_create(loop, NULL, server_accept_again, s, &s->accept_again, err);
     if (r < 0)
         goto fail;
     r = loop_watch_create(loop, s->listen_fd, EPOLLIN, NULL, server_accept, s, &s->watch, err);
     if (r < 0)
         goto fail;
-    migration_set_listener(migration, &migration_listener, s);
     *ret_server = s;
     return 0;
 
 fail:
     control_server_destroy(s);
     return r;
+}
+
+int control_server_create(struct control_name *name, struct loop *loop, struct machine *machine,
+                          struct migration *migration, struct control_server **ret_server,
+                          struct error *err)
+{
+    const struct rpc_target target = {.machine = machine, .migration = migration};
+    int r = create(name, loop, &target, ret_server, err);
+
+    if (r == 0)
+        migration_set_listener(migration, &migration_listener, *ret_server);
+    return r;
+}
+
+int control_lobby_create(struct control_name *name, struct loop *loop,
+                         const struct control_lobby *lobby, struct control_server **ret_server,
+                         struct error *err)
+{
+    return create(name, loop, &(struct rpc_target){.lobby = lobby}, ret_server, err);
 }
 
 void control_server_destroy(struct control_server *server)

@@ -219,6 +219,7 @@ static int create_console(struct machine *m, const struct config_serial *config,
         .path = config->path,
         .quit = quit,
         .opaque = m,
+        .terminal_later = m->image && m->image->disks_elsewhere,
     };
 
     return console_create(&params, m->loop, ret_console, err);
@@ -519,6 +520,15 @@ const struct vm_config *machine_config(const struct machine *m)
 struct console *machine_console(struct machine *m)
 {
     return m->console;
+}
+
+void machine_take_terminal(struct machine *m)
+{
+    struct error err;
+
+    if (console_take_terminal(m->console, &err) < 0 ||
+        (m->virtio_console && console_take_terminal(m->virtio_console, &err) < 0))
+        log_warn("%s", err.msg);
 }
 
 void machine_resize_virtio_console(struct machine *m, uint16_t columns, uint16_t rows)

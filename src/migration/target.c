@@ -250,6 +250,10 @@ static int take_over(struct receive *r, struct error *err)
     times = snapfile_get_le(body, sizeof(times));
     free(body);
     r->commit_ns = loop_now_ns();
+    if (!receive_end(r)) {
+        (void)handover_target(&r->at, TARGET_FAILED, true);
+        return error_set(err, ECANCELED, "killed there");
+    }
     if (handover_target(&r->at, TARGET_COMMIT, true) != TARGET_TAKE_LOCK)
         return error_set(err, EPROTO, "COMMIT of nothing");
     result = machine_handover_take(r->machine, r->hello.session, times, &arbiter, err);
@@ -285,6 +289,11 @@ int receive_take(struct receive *r, struct error *err)
     if (result < 0 && result != -ECONNREFUSED)
         receive_refuse(r, err);
     return result;
+}
+
+bool receive_end(struct receive *r)
+{
+    return !atomic_exchange(&r->ended, true);
 }
 
 bool receive_was_paused(const struct receive *r)

@@ -39,6 +39,7 @@ struct receive {
     uint64_t commit_ns;          /* when COMMIT was heard */
     bool paused;                 /* there, by a person */
 
+    atomic_bool ended;        /* by a person, or it is too late for that: whoever sets it first */
     atomic_bool control_done; /* the first channel has said all that it had */
     pthread_mutex_t lock;
     struct error error; /* lock: the first that a lane met */

@@ -59,11 +59,11 @@ refused other "not the image that the machine has"
 await_machine missing --set "disks[0].path=$folder/nowhere"
 move t && fail "it moved without its disk"
 refused missing "nowhere: cannot open"
-VMRUN_DIR=$there machine u 1 2
-await_machine taken --name u
+VMRUN_DIR=$there machine t 1 2
+await_machine taken
 move t && fail "two machines of one name"
-refused taken "a machine named 'u' is running"
-there kill u
+refused taken "a machine named 't' is running"
+there kill t
 ok "a disk that is another or missing, and a name that is taken, are refused on both sides"
 
 move t && fail "it moved to nobody"
@@ -86,6 +86,30 @@ said "$folder/words" "Address already in use"
 kill -TERM "$receiver" # SIGINT is ignored by what a script starts beside itself
 ended 143
 ok "a port is taken once; a signal ends the waiting"
+
+# listed STATE NAME: there, and nothing else is; without both, nothing is
+listed() {
+    there list >"$folder/list"
+    [[ $(awk 'NR > 1 { print $1, $2 }' "$folder/list") == "${2:+$2 $1}" ]] || fail "$2 is not listed as $1" "$folder/list"
+}
+
+await_machine lobby --name u
+listed waiting u
+there status u >"$folder/words" || fail "it has no status"
+said "$folder/words" "listens at tcp://127.0.0.1:$port"
+there pause u >"$folder/words" 2>&1 && fail "nothing is paused"
+said "$folder/words" "'u' has no machine yet, but is waiting for one at tcp://127.0.0.1:$port"
+there receive tcp://127.0.0.1:0 --name u >"$folder/words" 2>&1 && fail "two that wait by one name"
+said "$folder/words" "a machine named 'u' is running"
+there kill u || fail "it cannot be killed while it waits"
+ended 143
+said "$folder/lobby.said" "killed before a machine had come"
+[[ ! -e $there/u.sock ]] || fail "its socket stays"
+await_machine nameless
+listed waiting "receive-$receiver"
+there kill "receive-$receiver"
+ended 143
+ok "who waits is listed, says what it is, refuses the rest in words, and is killed"
 
 slow=(--bandwidth 1M --max-downtime 1 --timeout 50)
 await_machine busy
@@ -118,6 +142,23 @@ said "$folder/busy.said" "cancelled"
 goes_on t "$nonce"
 ok "while it moves it can be paused, not be saved or moved; a signal leaves it where it is"
 
+await_machine receiving --name w
+move t "${slow[@]}" &
+mover=$!
+for _ in {1..100}; do
+    there status w 2>/dev/null | grep -q '^state *receiving$' && break
+    sleep 0.05
+done
+listed receiving w
+there status w >"$folder/list" || fail "it has no status"
+there kill w || fail "it cannot be killed while it receives"
+wait "$mover" && fail "it moved to a dead process"
+said "$folder/words" "t stays here: .*the other side"
+ended 143
+listed '' ''
+goes_on t "$nonce"
+ok "who receives is listed too, and when it is killed the machine goes on where it was"
+
 machine v 1 2
 await_machine killed
 timeout 60 "$vmrun" migrate v "tcp://127.0.0.1:$port" "${slow[@]}" >"$folder/words" 2>&1 &
@@ -139,7 +180,7 @@ there list | grep -q 'paused' || fail "it was started"
 there resume t
 goes_on t "$nonce"
 there run --name second --kernel "$payloads/torture.elf" --disk "$folder/disk" >"$folder/words" 2>&1 && fail "the disk is not locked"
-said "$folder/words" "$folder/disk: .*lock"
+said "$folder/words" "$folder/disk: in use: another process"
 there console t --timeout 1 </dev/null >"$folder/console"
 [[ $(grep -ac "^torture $nonce" "$folder/console") -gt 1 ]] || fail "the scrollback is gone" "$folder/console"
 there kill t
