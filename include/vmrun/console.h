@@ -83,11 +83,12 @@ int console_attach(struct console *console, int fd, const void *pending, size_t 
 
 /*
  * The scrollback of one console goes on in another, as bytes, whatever the guest wrote. get: any
- * thread; w says whether it failed. put: before the guest writes; of more than fits the end, of
- * what there is no memory for the beginning. Clients are shown it when they attach; the sink is
- * not.
+ * thread; from the byte *from on, of all that were ever printed, or the oldest that there is; *from
+ * is set behind the last; w says whether it failed. put: what comes next, before the guest writes;
+ * of more than fits the end, of what there is no memory for the beginning. Clients are shown it
+ * when they attach; the sink is not.
  */
-void console_scrollback_get(struct console *console, struct writer *w);
+void console_scrollback_get(struct console *console, uint64_t *from, struct writer *w);
 void console_scrollback_put(struct console *console, const void *data, size_t len);
 
 #endif

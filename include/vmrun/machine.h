@@ -217,11 +217,13 @@ void machine_release(struct machine *machine);
 int machine_save_state(struct machine *machine, struct writer *w, struct error *err);
 /*
  * What people miss and the guest does not, to travel beside the state: named bytes, "console" and
- * "console.hvc0", the scrollbacks. save: index counts from 0; false: there is no such; an empty
- * or failed writer: nothing to be had. load: before it starts; false: the name means nothing here.
+ * "console.hvc0", the scrollbacks. save: any thread; index counts from 0; what came from *from on,
+ * and *from is set behind it, 0 at first; false: there is no such; an empty or failed writer:
+ * nothing to be had. load: before it starts, one after the other; false: the name means nothing
+ * here.
  */
 bool machine_save_extra(struct machine *machine, unsigned index, const char **ret_name,
-                        struct writer *w);
+                        uint64_t *from, struct writer *w);
 bool machine_load_extra(struct machine *machine, const char *name, const void *data, size_t len);
 #define MACHINE_MAX_EXTRAS 2
 /* Any time. */

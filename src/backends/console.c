@@ -535,16 +535,19 @@ void console_set_device(struct console *c, const struct console_device *device)
     pthread_mutex_unlock(&c->lock);
 }
 
-void console_scrollback_get(struct console *c, struct writer *w)
+void console_scrollback_get(struct console *c, uint64_t *from, struct writer *w)
 {
+    uint64_t at;
     size_t len;
 
     pthread_mutex_lock(&c->lock);
-    for (uint64_t at = scrollback_tail(&c->out); at < c->out.head; at += len) {
+    at = scrollback_tail(&c->out);
+    for (at = at > *from ? at : *from; at < c->out.head; at += len) {
         const uint8_t *data = scrollback_peek(&c->out, at, &len);
 
         put_bytes(w, data, len);
     }
+    *from = c->out.head;
     pthread_mutex_unlock(&c->lock);
 }
 

@@ -156,13 +156,14 @@ static struct console *extra(struct machine *m, unsigned index)
     return index == 0 ? m->console : m->virtio_console;
 }
 
-bool machine_save_extra(struct machine *m, unsigned index, const char **ret_name, struct writer *w)
+bool machine_save_extra(struct machine *m, unsigned index, const char **ret_name, uint64_t *from,
+                        struct writer *w)
 {
     if (index >= MACHINE_MAX_EXTRAS)
         return false;
     *ret_name = extra_names[index];
     if (extra(m, index))
-        console_scrollback_get(extra(m, index), w);
+        console_scrollback_get(extra(m, index), from, w);
     return true;
 }
 

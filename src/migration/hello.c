@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define EARLY_EXTRA "early-extra"
+
 int hello_send_json(struct frame_stream *stream, enum frame_type type, json_t *body,
                     struct error *err)
 {
@@ -74,7 +76,13 @@ static bool get_hex(const char *text, uint8_t *bytes, size_t count)
 
 static json_t *features(const struct hello *hello)
 {
-    return hello->zstd ? json_pack("[s]", "zstd") : json_array();
+    json_t *list = json_array();
+
+    if (hello->zstd)
+        json_array_append_new(list, json_string("zstd"));
+    if (hello->early)
+        json_array_append_new(list, json_string(EARLY_EXTRA));
+    return list;
 }
 
 static bool has_feature(const json_t *body, const char *name)
@@ -133,6 +141,7 @@ static int read_hello(const json_t *body, struct hello *ret_hello, struct error 
     ret_hello->channels = (unsigned)channels;
     ret_hello->check = purpose && strcmp(purpose, "check") == 0;
     ret_hello->zstd = has_feature(body, "zstd");
+    ret_hello->early = has_feature(body, EARLY_EXTRA);
     return 0;
 }
 
@@ -156,7 +165,7 @@ int hello_welcome(struct frame_stream *stream, const struct hello *hello, struct
                            err);
 }
 
-int hello_expect_welcome(struct frame_stream *stream, const struct hello *hello, struct error *err)
+int hello_expect_welcome(struct frame_stream *stream, struct hello *hello, struct error *err)
 {
     json_t *body;
     int r = hello_expect_json(stream, FRAME_WELCOME, &body, err);
@@ -165,6 +174,7 @@ int hello_expect_welcome(struct frame_stream *stream, const struct hello *hello,
         return r;
     uint64_t version = hello_number(body, "version");
     bool agreed = !hello->zstd || has_feature(body, "zstd");
+    hello->early = hello->early && has_feature(body, EARLY_EXTRA);
     json_decref(body);
     if (version < PROTOCOL_OLDEST || version > PROTOCOL_VERSION)
         return error_set(err, EPROTO, "frame 0 (WELCOME): version %llu was not asked for",

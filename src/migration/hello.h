@@ -21,6 +21,7 @@ struct hello {
     unsigned channel, channels;
     bool check; /* it is not to move: only whether it could */
     bool zstd;  /* PAGES may be compressed: wanted, and then agreed upon */
+    bool early; /* EXTRA may come among PAGES, and more of the same later: likewise */
 };
 
 /* A body that is JSON. Takes body; NULL is -ENOMEM. */
@@ -37,7 +38,10 @@ int hello_send(struct frame_stream *stream, const struct hello *hello, struct er
 int hello_receive(struct frame_stream *stream, struct hello *ret_hello, struct error *err);
 /* hello: what is agreed upon. */
 int hello_welcome(struct frame_stream *stream, const struct hello *hello, struct error *err);
-/* hello: what was wanted. Errors: as above; -ENOTSUP, the other side cannot do it. */
-int hello_expect_welcome(struct frame_stream *stream, const struct hello *hello, struct error *err);
+/*
+ * hello: what was wanted, and then what is agreed upon. Errors: as above; -ENOTSUP, the other side
+ * cannot do what was asked for by a person.
+ */
+int hello_expect_welcome(struct frame_stream *stream, struct hello *hello, struct error *err);
 
 #endif

@@ -58,10 +58,11 @@ struct job {
 struct job_extras {
     struct job_extra {
         const char *name;
+        uint64_t from;      /* up to where it was taken */
         struct writer data; /* empty: there is none */
     } extra[MACHINE_MAX_EXTRAS];
 };
-/* While it is held. */
+/* What has come since the last time; all, at the first. */
 void job_take_extras(struct machine *machine, struct job_extras *extras);
 void job_free_extras(struct job_extras *extras);
 

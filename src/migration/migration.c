@@ -129,7 +129,14 @@ void job_take_extras(struct machine *machine, struct job_extras *extras)
     for (unsigned i = 0; i < MACHINE_MAX_EXTRAS; i++) {
         struct job_extra *extra = &extras->extra[i];
 
-        if (!machine_save_extra(machine, i, &extra->name, &extra->data) || extra->data.failed)
+        uint64_t from = extra->from;
+
+        extra->data.len = 0;
+        extra->data.failed = false;
+        if (machine_save_extra(machine, i, &extra->name, &from, &extra->data) &&
+            !extra->data.failed)
+            extra->from = from;
+        else
             extra->data.len = 0;
     }
 }

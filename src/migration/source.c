@@ -328,9 +328,11 @@ static int hand_over(struct source *s, struct error *err)
     job_tell_progress(&s->job, 0);
     s->has_arbiter = machine_has_arbiter(source_machine(s));
     s->job.report.predicted_pause_ns = s->job.progress.predicted_pause_ns;
+    int r = source_send_early(s, err);
     if (s->limit)
         channel_limit_set(s->limit, 0);
-    int r = job_call_machine(&s->job, stop, err);
+    if (r == 0)
+        r = job_call_machine(&s->job, stop, err);
     if (r == 0)
         r = send_last(s, err);
     if (r < 0)
@@ -454,6 +456,7 @@ int migration_move(struct migration *migration, const struct migration_move *par
                   : params->channels ? (unsigned)params->channels
                                      : default_channels(params->bandwidth);
     s->hello.check = params->check;
+    s->hello.early = true;
     s->bandwidth = params->bandwidth;
     s->hello.channels = s->channels;
     s->max_pause_ns = params->max_pause_ns ? params->max_pause_ns : DEFAULT_MAX_PAUSE_NS;

@@ -108,6 +108,8 @@ int source_send(struct source *s, enum frame_type type, const void *data, size_t
 /* All that was to be sent before it was. since_ns: how long the guest's clock has stood still. */
 int source_send_mark(struct frame_stream *stream, uint64_t since_ns, struct error *err);
 int source_send_extras(struct source *s, struct error *err);
+/* Those of before the stop, where the other side takes them: then there is little left for it. */
+int source_send_early(struct source *s, struct error *err);
 /* Until there is something to hear. what: for people. Errors: -ECANCELED; -ETIMEDOUT. */
 int source_await(struct source *s, int timeout_ms, bool cancellable, const char *what,
                  struct error *err);

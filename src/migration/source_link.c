@@ -164,7 +164,7 @@ int source_send_mark(struct frame_stream *stream, uint64_t since_ns, struct erro
     return frame_send(stream, FRAME_MARK, 0, &(struct iovec){bytes, sizeof(bytes)}, 1, err);
 }
 
-int source_send_extras(struct source *s, struct error *err)
+static int send_extras(struct source *s, struct error *err)
 {
     int r = 0;
 
@@ -177,6 +177,21 @@ int source_send_extras(struct source *s, struct error *err)
         if (extra->data.len)
             r = frame_send(source_control(s), FRAME_EXTRA, 0, body, 2, err);
     }
+    return r;
+}
+
+int source_send_early(struct source *s, struct error *err)
+{
+    if (!s->hello.early || s->hello.check)
+        return 0;
+    job_take_extras(source_machine(s), &s->extras);
+    return send_extras(s, err);
+}
+
+int source_send_extras(struct source *s, struct error *err)
+{
+    int r = send_extras(s, err);
+
     if (r == 0 && !s->ran)
         r = source_send(s, FRAME_EXTRA, HELLO_PAUSED, sizeof(HELLO_PAUSED), err);
     return r;

@@ -119,13 +119,15 @@ uint64_t source_predict_pause(const struct source *s, const struct rounds_round 
     return ns;
 }
 
-/* What is to travel beside the state; while it is held. */
-static uint64_t count_extras(struct machine *machine)
+/* What would travel beside the state now. */
+static uint64_t count_extras(struct source *s)
 {
     struct job_extras extras = {0};
     uint64_t bytes = 0;
 
-    job_take_extras(machine, &extras);
+    for (unsigned i = 0; i < MACHINE_MAX_EXTRAS; i++)
+        extras.extra[i].from = s->extras.extra[i].from;
+    job_take_extras(source_machine(s), &extras);
     for (unsigned i = 0; i < MACHINE_MAX_EXTRAS; i++)
         bytes += extras.extra[i].data.len;
     job_free_extras(&extras);
@@ -144,7 +146,7 @@ static int rehearse_stop(struct job *job, struct error *err)
     if (r < 0)
         return r;
     r = machine_save_state(machine, &s->state, err);
-    s->prediction.extra_bytes = count_extras(machine);
+    s->prediction.extra_bytes = count_extras(s);
     machine_release(machine);
     return r;
 }
@@ -153,9 +155,12 @@ static int rehearse_once(struct source *s, struct error *err)
 {
     struct source_prediction *p = &s->prediction;
     json_t *rehearsed = NULL;
-    uint64_t start = loop_now_ns(), load_ns;
-    int r = job_call_machine(&s->job, rehearse_stop, err);
+    uint64_t start, load_ns;
+    int r = source_send_early(s, err); /* as before the stop */
 
+    start = loop_now_ns();
+    if (r == 0)
+        r = job_call_machine(&s->job, rehearse_stop, err);
     p->call_ns = p->began_ns - start;
     start = loop_now_ns();
     if (r == 0)

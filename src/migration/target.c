@@ -185,6 +185,17 @@ static void take_extra(struct receive *r, const char *body, size_t len)
         (void)machine_load_extra(r->machine, body, body + name, len - name);
 }
 
+int target_take_extra(struct receive *r, const struct frame *frame, struct error *err)
+{
+    char *body = NULL;
+    int result = target_take_body(target_control(r), frame, &body, err);
+
+    if (result == 0)
+        take_extra(r, body, frame->length);
+    free(body);
+    return result;
+}
+
 /* STATE, and before it what this version may not even know. */
 static int take_state(struct receive *r, char **ret_state, size_t *ret_len, struct error *err)
 {

@@ -62,6 +62,8 @@ uint64_t target_advance(void *opaque, uint64_t when_ns);
 /* The frame's body, malloc()ed with room for one byte more; the caller frees it, failed or not. */
 int target_take_body(struct frame_stream *stream, const struct frame *frame, char **ret_body,
                      struct error *err);
+/* That frame is an EXTRA; what nobody knows here is passed over. */
+int target_take_extra(struct receive *r, const struct frame *frame, struct error *err);
 /* That frame is a REFUSED. Errors: -ECONNREFUSED, its words. */
 int target_hear_refusal(struct frame_stream *stream, const struct frame *frame, struct error *err);
 /* The source speaks, or is gone, where it had nothing to say but why it gave up. */

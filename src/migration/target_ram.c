@@ -229,6 +229,8 @@ static int receive_pages(struct receive *r, struct frame_stream *stream, struct 
             result = rehearse(r, stream, &frame, err);
         else if (result == 0 && frame.type == FRAME_PING && stream == target_control(r))
             result = answer_ping(stream, &frame, err);
+        else if (result == 0 && frame.type == FRAME_EXTRA && stream == target_control(r))
+            result = target_take_extra(r, &frame, err);
         else if (result == 0 && frame.type == FRAME_REFUSED)
             result = target_hear_refusal(stream, &frame, err);
         else if (result == 0)

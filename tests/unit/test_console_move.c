@@ -80,8 +80,9 @@ static size_t view(struct console *console, uint8_t *seen, size_t room)
 static struct writer get(struct console *console)
 {
     struct writer w = {0};
+    uint64_t from = 0;
 
-    console_scrollback_get(console, &w);
+    console_scrollback_get(console, &from, &w);
     assert_false(w.failed);
     return w;
 }
@@ -108,6 +109,34 @@ static void a_client_sees_what_was_printed_before_and_after_the_move(void **stat
     free(again.data);
     console_destroy(from);
     console_destroy(to);
+}
+
+static void what_was_taken_before_is_not_taken_again(void **state)
+{
+    struct console *from = open_console(CONSOLE_NONE);
+    uint8_t *much = calloc(1, LIMIT);
+    struct writer w = {0};
+    uint64_t at = 0;
+
+    (void)state;
+    assert_int_equal(console_write(from, (const uint8_t *)"before", 6), 6);
+    console_scrollback_get(from, &at, &w);
+    assert_int_equal(w.len, 6);
+    console_scrollback_get(from, &at, &w);
+    assert_int_equal(w.len, 6);
+    assert_int_equal(console_write(from, (const uint8_t *)"after", 5), 5);
+    console_scrollback_get(from, &at, &w);
+    assert_int_equal(w.len, 11);
+    assert_memory_equal(w.data, "beforeafter", 11);
+    w.len = 0;
+    assert_int_equal(console_write(from, much, LIMIT), LIMIT);
+    assert_int_equal(console_write(from, (const uint8_t *)"end", 3), 3);
+    console_scrollback_get(from, &at, &w); /* of too much the end */
+    assert_int_equal(w.len, LIMIT);
+    assert_memory_equal(w.data + LIMIT - 3, "end", 3);
+    free(w.data);
+    free(much);
+    console_destroy(from);
 }
 
 static void a_log_file_gets_only_what_is_new(void **state)
@@ -160,6 +189,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_client_sees_what_was_printed_before_and_after_the_move,
                                         setup, teardown),
+        cmocka_unit_test_setup_teardown(what_was_taken_before_is_not_taken_again, setup, teardown),
         cmocka_unit_test_setup_teardown(a_log_file_gets_only_what_is_new, setup, teardown),
         cmocka_unit_test_setup_teardown(of_too_much_the_end_is_kept, setup, teardown),
         cmocka_unit_test_setup_teardown(nothing_moves_as_nothing, setup, teardown),

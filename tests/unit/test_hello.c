@@ -39,7 +39,7 @@ static int hear_hello(const char *text, struct hello *hello, struct error *err)
 
 static void what_one_side_says_the_other_understands(void **state)
 {
-    const struct hello said = {.session = {1, 2, 0xfe}, .channel = 3, .channels = 5};
+    struct hello said = {.session = {1, 2, 0xfe}, .channel = 3, .channels = 5, .early = true};
     struct channel out = {.in = NULL}, in, back = {.in = NULL};
     struct frame_stream source = {.channel = &out}, target = {.channel = &in};
     struct hello heard;
@@ -53,11 +53,13 @@ static void what_one_side_says_the_other_understands(void **state)
     assert_memory_equal(heard.session, said.session, sizeof(said.session));
     assert_int_equal(heard.channel, 3);
     assert_int_equal(heard.channels, 5);
+    assert_true(heard.early);
     assert_int_equal(hello_welcome(&target, &heard, &err), 0);
     back = (struct channel){.in = in.out, .in_len = in.out_len};
     source = (struct frame_stream){.channel = &back};
     if (hello_expect_welcome(&source, &said, &err) < 0)
         fail_msg("%s", err.msg);
+    assert_true(said.early);
     free(out.out);
     free(in.out);
 }

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -110,6 +111,27 @@ static void a_paused_machine_arrives_paused(void **state)
     assert_int_equal(moving.target->state, MACHINE_PAUSED);
     assert_int_equal(moving.report.pause_ns, 0);
     assert_string_equal(migration_moved_to(moving.migration), receive_url(moving.receive));
+}
+
+static void say_a_word(void)
+{
+    moving_say(&moving.source, "Bye.", 4);
+}
+
+static void of_a_mebibyte_on_the_console_the_stop_sends_the_last_word(void **state)
+{
+    uint8_t *much = malloc(MOVING_MIB);
+
+    (void)state;
+    assert_non_null(much);
+    memset(much, 'x', MOVING_MIB);
+    moving_say(&moving.source, much, MOVING_MIB);
+    free(much);
+    moving.step = MOVING_HOLD;
+    moving.act = say_a_word;
+    moves_over(2);
+    assert_int_equal(moving.source.said_in_stop, 4);
+    assert_true(moving.report.sent_bytes > MOVING_MIB);
 }
 
 static void a_machine_without_disks_moves_too(void **state)
@@ -450,6 +472,7 @@ int main(void)
         TEST(a_page_that_has_become_zero_is_zero_there),
         TEST(the_guests_clock_has_stood_still_only_while_it_did),
         TEST(a_paused_machine_arrives_paused),
+        TEST(of_a_mebibyte_on_the_console_the_stop_sends_the_last_word),
         TEST(a_machine_without_disks_moves_too),
         TEST(a_second_move_is_refused_while_one_is_under_way),
         TEST(a_guest_that_writes_too_fast_is_slowed_down_until_it_does_not),

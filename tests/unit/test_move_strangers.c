@@ -48,7 +48,7 @@ static void say_hello(struct frame_stream *s, uint8_t first, unsigned channel, u
 
 static void is_welcome(struct frame_stream *s)
 {
-    const struct hello hello = {.channels = 1};
+    struct hello hello = {.channels = 1};
     struct error err;
 
     ok(hello_expect_welcome(s, &hello, &err), &err);
@@ -56,7 +56,7 @@ static void is_welcome(struct frame_stream *s)
 
 static void is_refused(struct frame_stream *s, const char *words)
 {
-    const struct hello hello = {.channels = 1};
+    struct hello hello = {.channels = 1};
     struct error err;
 
     assert_int_equal(hello_expect_welcome(s, &hello, &err), -ECONNREFUSED);

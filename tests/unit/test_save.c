@@ -196,10 +196,12 @@ int machine_save_state(struct machine *m, struct writer *w, struct error *err)
 }
 
 /* A console with a byte that no text has, and one without a word. */
-bool machine_save_extra(struct machine *m, unsigned index, const char **ret_name, struct writer *w)
+bool machine_save_extra(struct machine *m, unsigned index, const char **ret_name, uint64_t *from,
+                        struct writer *w)
 {
     assert_true(m->held);
     assert_in_range(index, 0, MACHINE_MAX_EXTRAS - 1);
+    assert_true(*from == 0);
     *ret_name = index == 0 ? "console" : "console.hvc0";
     if (index == 0)
         put_bytes(w, "boot\0\n", 6);

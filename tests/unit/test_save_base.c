@@ -175,9 +175,10 @@ int machine_save_state(struct machine *m, struct writer *w, struct error *err)
     return m->state_fails ? error_set(err, m->state_fails, "vcpu0 does not say") : 0;
 }
 
-bool machine_save_extra(struct machine *m, unsigned index, const char **ret_name, struct writer *w)
+bool machine_save_extra(struct machine *m, unsigned index, const char **ret_name, uint64_t *from,
+                        struct writer *w)
 {
-    (void)m, (void)index, (void)ret_name, (void)w;
+    (void)m, (void)index, (void)ret_name, (void)from, (void)w;
     return false;
 }
 

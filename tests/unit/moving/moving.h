@@ -55,7 +55,9 @@ struct machine {
     /* How many pages the guest writes before the log is read for the nth time, from 1. */
     unsigned (*writes)(const struct machine *m, unsigned n);
     unsigned writes_at_hold;
-    char loaded[32], console[32], words[sizeof(((struct error *)0)->msg)];
+    uint8_t *said; /* on its console */
+    size_t said_len, said_in_stop;
+    char loaded[32], words[sizeof(((struct error *)0)->msg)];
     uint64_t times, advanced_ns;
     uint8_t session[HANDOVER_SESSION_BYTES];
     bool other_memory; /* what is built has another layout */
@@ -86,6 +88,7 @@ int moving_setup(void **state);
 int moving_teardown(void **state);
 
 void moving_write_pages(struct machine *m, unsigned count);
+void moving_say(struct machine *m, const void *text, size_t len);
 /* Listens; the thread that receives is started by moving_receive(). */
 void moving_listen(void);
 void moving_receive(void);
