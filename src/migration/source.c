@@ -25,6 +25,8 @@
 
 #define READY_MS 30000
 #define DONE_MS 10000
+#define ONLY_DONE_MS 60000 /* there is nobody else to ask */
+#define LATE_MS 1000       /* for the rest of a word that has begun */
 #define FAREWELL_MS 1000
 #define ASK_NS UINT64_C(120000000000)
 #define PROBE_NS UINT64_C(2000000)
@@ -280,7 +282,7 @@ static enum source_event commit(struct source *s)
     snapfile_put_le(times, s->times, sizeof(times));
     if (source_send(s, FRAME_COMMIT, times, sizeof(times), &s->why) < 0)
         return SOURCE_BROKEN;
-    event = hear(s, FRAME_DONE, DONE_MS, &done);
+    event = hear(s, FRAME_DONE, s->has_arbiter ? DONE_MS : ONLY_DONE_MS, &done);
     json_decref(done);
     s->job.report.pause.commit_ns = loop_now_ns() - start;
     if (event == SOURCE_DONE && s->ran)
@@ -288,9 +290,27 @@ static enum source_event commit(struct source *s)
     return event;
 }
 
+/* Rest before the arbiter is asked again, and hear whether the word comes that was missed. */
+static bool hear_late_done(struct source *s, bool *listens)
+{
+    json_t *done = NULL;
+    struct error ignored;
+
+    if (!*listens)
+        nanosleep(&(struct timespec){.tv_nsec = SOURCE_LOOK_MS * 1000000L}, NULL);
+    if (!*listens || !channel_readable(source_control(s)->channel, SOURCE_LOOK_MS))
+        return false;
+    channel_set_timeout(source_control(s)->channel, LATE_MS);
+    /* Anything else is an end: after a REFUSED the arbiter is to be had, and a cut says nothing. */
+    *listens = hello_expect_json(source_control(s), FRAME_DONE, &done, &ignored) == 0;
+    json_decref(done);
+    return *listens;
+}
+
 static enum source_event ask(struct source *s)
 {
     uint64_t end = loop_now_ns() + ASK_NS;
+    bool listens = true;
     struct error err;
 
     for (;;) {
@@ -301,7 +321,8 @@ static enum source_event ask(struct source *s)
         if (r == -ECANCELED || loop_now_ns() > end)
             break;
         /* The target is in the midst of taking its locks, or a file server does not answer. */
-        nanosleep(&(struct timespec){.tv_nsec = SOURCE_LOOK_MS * 1000000L}, NULL);
+        if (hear_late_done(s, &listens))
+            return SOURCE_DONE;
     }
     s->why = err;
     return SOURCE_LOCK_USELESS;

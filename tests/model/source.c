@@ -139,7 +139,9 @@ bool source_hears(void *opaque)
 {
     struct world *w = opaque;
 
-    if (!source_is_free(w) || w->to_source.words[0] == NO_WORD)
+    /* Between two tries to get the arbiter it listens as well. */
+    if ((!source_is_free(w) && (w->source_dead || w->source_task != TRY_ARBITER)) ||
+        w->to_source.words[0] == NO_WORD)
         return false;
     switch (hear(&w->to_source)) {
     case WORD_READY: source_event(w, SOURCE_READY); break;

@@ -444,6 +444,33 @@ static void the_arbiter_cannot_tell(void **state)
     assert_false(moving.source.logging);
 }
 
+static void take_long(void)
+{
+    nanosleep(&(struct timespec){.tv_sec = 11}, NULL); /* DONE is awaited for 10 s */
+}
+
+static void a_word_that_comes_late_is_heard_while_the_arbiter_is_asked(void **state)
+{
+    (void)state;
+    moving.step = MOVING_TAKE;
+    moving.act = take_long;
+    moving.taking = true;
+    moving_run(NULL);
+    assert_true(moving.source.asked > 0);
+    moving_expect_there();
+}
+
+static void without_an_arbiter_the_word_is_awaited_for_longer(void **state)
+{
+    (void)state;
+    moving.step = MOVING_TAKE;
+    moving.act = take_long;
+    moving.source.has_disks = false;
+    moving_run(NULL);
+    assert_int_equal(moving.source.asked, 0);
+    moving_expect_there();
+}
+
 static void without_an_arbiter_a_refusal_is_enough(void **state)
 {
     (void)state;
@@ -489,6 +516,8 @@ int main(void)
         TEST(the_arbiter_says_that_it_runs_there),
         TEST(the_arbiter_says_that_it_is_as_it_was),
         TEST(the_arbiter_cannot_tell),
+        TEST(a_word_that_comes_late_is_heard_while_the_arbiter_is_asked),
+        TEST(without_an_arbiter_the_word_is_awaited_for_longer),
         TEST(without_an_arbiter_a_refusal_is_enough),
     };
 

@@ -272,10 +272,11 @@ int machine_handover_ask(struct machine *m, const uint8_t *session,
                          enum block_handover_answer *ret_answer, struct error *why,
                          struct error *err)
 {
-    (void)err;
     assert_memory_equal(m->session, session, sizeof(m->session));
     assert_true(m->offered);
     m->asked++;
+    if (moving.taking)
+        return error_set(err, EAGAIN, "the target is about to");
     *ret_answer = moving.answer;
     if (moving.answer == HANDOVER_AS_IT_WAS)
         m->offered = false;

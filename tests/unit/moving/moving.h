@@ -74,6 +74,7 @@ extern struct moving {
     bool fails;
     void (*act)(void); /* on whichever thread */
     enum block_handover_answer answer;
+    bool taking;         /* the arbiter says that the target has not yet got all */
     unsigned slow_loads; /* so many of the first loads of a state take MOVING_SLOW_NS */
 
     struct receive *receive;
