@@ -102,6 +102,8 @@ int machine_resume_anyway(struct machine *machine, struct error *err);
 int machine_reset(struct machine *machine, struct error *err); /* stays paused when it was */
 int machine_press_power_button(struct machine *machine, struct error *err);
 void machine_kill(struct machine *machine);
+/* For a person who means it. Errors: -EBUSY, another host may have it by now: machine_leave(). */
+int machine_kill_here(struct machine *machine, struct error *err);
 
 /* Look whether disks' images have grown, and tell the guest. */
 void machine_refresh_disks(struct machine *machine);
@@ -213,6 +215,13 @@ int machine_load_state(struct machine *machine, const void *state, size_t len,
  */
 int machine_hold(struct machine *machine, struct error *err);
 void machine_release(struct machine *machine);
+/*
+ * A held machine's state goes to another host, so nothing may change that an operator would expect
+ * there: pause, power button and link are refused. When it is given away kill is, too, as the other
+ * host may run it by now. Undone by machine_release().
+ */
+enum machine_leaving { MACHINE_STAYS, MACHINE_LEAVES, MACHINE_IS_GIVEN };
+void machine_leave(struct machine *machine, enum machine_leaving leaving);
 /* Only while held or paused. Errors: -ENOMEM; what KVM says. */
 int machine_save_state(struct machine *machine, struct writer *w, struct error *err);
 /*

@@ -97,9 +97,7 @@ static json_t *vm_stop(const struct rpc_target *t, struct error *err)
 
 static json_t *vm_kill(const struct rpc_target *t, struct error *err)
 {
-    (void)err;
-    machine_kill(t->machine);
-    return state_object(t);
+    return machine_kill_here(t->machine, err) < 0 ? NULL : state_object(t);
 }
 
 static json_t *vm_disks_refresh(const struct rpc_target *t, struct error *err)

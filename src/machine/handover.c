@@ -118,6 +118,7 @@ void machine_set_uncertain(struct machine *m, const char *words)
     if (m->state == MACHINE_RUNNING && !m->held)
         machine_stop_running(m);
     m->held = false;
+    m->leaving = MACHINE_STAYS;
     free(m->uncertain);
     m->uncertain = strdup(words);
     machine_set_state(m, MACHINE_UNCERTAIN);

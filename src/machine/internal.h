@@ -43,6 +43,7 @@ struct machine {
     struct kvm_vm *vm;
     struct state_registry *registry;
     bool held; /* stands still, whatever the state says, until machine_release() */
+    enum machine_leaving leaving;
     struct device *devices[MACHINE_MAX_DEVICES]; /* in order of creation */
     unsigned device_count;
     struct device *serial, *power_button, *vmgenid, *pci_host; /* four of the devices */
@@ -76,6 +77,8 @@ struct machine {
 
 extern const struct platform_ops machine_platform_ops;
 
+/* It is on its way to another host. Errors: -EBUSY. */
+int machine_refuse_leaving(const struct machine *m, const char *verb, struct error *err);
 /* From a vCPU thread: ask the machine thread to act; the vCPUs stop. Takes over report. */
 void machine_request(struct machine *m, int what, int status, char *report);
 

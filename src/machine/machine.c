@@ -404,6 +404,8 @@ int machine_pause(struct machine *m, struct error *err)
         return 0;
     if (m->state == MACHINE_ENDED || m->state == MACHINE_UNCERTAIN)
         return machine_refuse(m, "pause", err);
+    if (machine_refuse_leaving(m, "pause", err) < 0)
+        return -err->code;
     int r = m->state == MACHINE_RUNNING && !m->held ? machine_try_stop_running(m, err) : 0;
     if (r < 0)
         return r;
@@ -413,10 +415,22 @@ int machine_pause(struct machine *m, struct error *err)
     return 0;
 }
 
-/* Nothing may change what is being written of it. */
-static int refuse_held(const char *verb, struct error *err)
+int machine_refuse_leaving(const struct machine *m, const char *verb, struct error *err)
 {
-    return error_set(err, EBUSY, "cannot %s: the machine stands still to be saved", verb);
+    return m->leaving == MACHINE_STAYS
+               ? 0
+               : error_set(err, EBUSY,
+                           "cannot %s: the machine is just moving to another host; in a moment it "
+                           "can be asked there, or here if it stays",
+                           verb);
+}
+
+/* Nothing may change what is being written of it. */
+static int refuse_held(const struct machine *m, const char *verb, struct error *err)
+{
+    return machine_refuse_leaving(m, verb, err) < 0
+               ? -err->code
+               : error_set(err, EBUSY, "cannot %s: the machine stands still to be saved", verb);
 }
 
 int machine_resume(struct machine *m, struct error *err)
@@ -426,7 +440,7 @@ int machine_resume(struct machine *m, struct error *err)
     if (m->state != MACHINE_PAUSED)
         return machine_refuse(m, "resume", err);
     if (m->held)
-        return refuse_held("resume", err);
+        return refuse_held(m, "resume", err);
     machine_start_running(m);
     machine_set_state(m, MACHINE_RUNNING);
     return 0;
@@ -437,7 +451,7 @@ int machine_reset(struct machine *m, struct error *err)
     if (m->state != MACHINE_RUNNING && m->state != MACHINE_PAUSED)
         return machine_refuse(m, "reset", err);
     if (m->held)
-        return refuse_held("reset", err);
+        return refuse_held(m, "reset", err);
     int r = m->state == MACHINE_RUNNING ? machine_try_stop_running(m, err) : 0;
     if (r < 0)
         return r;
@@ -456,7 +470,17 @@ int machine_press_power_button(struct machine *m, struct error *err)
 {
     if (m->state != MACHINE_RUNNING)
         return machine_refuse(m, "press the power button", err);
+    if (machine_refuse_leaving(m, "press the power button", err) < 0)
+        return -err->code;
     acpi_pm_press_power_button(m->power_button);
+    return 0;
+}
+
+int machine_kill_here(struct machine *m, struct error *err)
+{
+    if (m->leaving == MACHINE_IS_GIVEN && machine_refuse_leaving(m, "kill", err) < 0)
+        return -err->code;
+    machine_kill(m);
     return 0;
 }
 

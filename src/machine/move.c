@@ -67,8 +67,14 @@ int machine_hold(struct machine *m, struct error *err)
     return 0;
 }
 
+void machine_leave(struct machine *m, enum machine_leaving leaving)
+{
+    m->leaving = leaving;
+}
+
 void machine_release(struct machine *m)
 {
+    m->leaving = MACHINE_STAYS;
     if (m->held && m->state == MACHINE_RUNNING)
         machine_start_running(m);
     m->held = false;

@@ -145,6 +145,8 @@ int machine_set_link(struct machine *m, const char *id, bool up, struct error *e
 {
     for (unsigned i = 0; i < m->config->net_count; i++)
         if (strcmp(m->config->nets[i].id, id) == 0) {
+            if (machine_refuse_leaving(m, "change the link", err) < 0)
+                return -err->code;
             virtio_net_set_link(m->nets[i].dev, up);
             return 0;
         }

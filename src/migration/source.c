@@ -195,6 +195,7 @@ static int stop(struct job *job, struct error *err)
     if (r < 0)
         return r;
     job->held = true;
+    machine_leave(machine, MACHINE_LEAVES);
     r = machine_sync_disks(machine, err);
     pause->stop_ns = loop_now_ns() - s->stood_ns;
     if (r == 0)
@@ -228,7 +229,9 @@ static int give_up_disks(struct job *job, struct error *err)
 {
     struct source *s = source_of(job);
 
-    (void)err;
+    if (machine_state(source_machine(s)) == MACHINE_ENDED)
+        return error_set(err, ECANCELED, "the machine has ended");
+    machine_leave(source_machine(s), MACHINE_IS_GIVEN);
     s->times = machine_handover_offer(source_machine(s), s->hello.session);
     return 0;
 }

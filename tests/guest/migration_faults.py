@@ -43,7 +43,11 @@ SAMPLE = [("kill source", TO_TARGET, "PAGES", "before"), ("kill target", TO_TARG
           ("silence", TO_TARGET, "COMMIT", "before"), ("kill source", TO_TARGET, "COMMIT", "after"),
           ("reset", TO_TARGET, "COMMIT", "after"), ("reset", TO_SOURCE, "DONE", "before"),
           ("kill target", TO_SOURCE, "DONE", "before"), ("wrong byte in a body", TO_SOURCE, "DONE", "before"),
-          ("kill source", TO_SOURCE, "DONE", "after")]
+          ("kill source", TO_SOURCE, "DONE", "after"),
+          # A person, while the machine stands still: he is refused, or it is as he was told.
+          ("ask pause", TO_SOURCE, "READY", "before"), ("ask pause", TO_SOURCE, "DONE", "before"),
+          ("ask kill", TO_SOURCE, "READY", "before"), ("ask kill", TO_SOURCE, "DONE", "before"),
+          ("ask reset", TO_SOURCE, "READY", "before")]
 
 
 under_way = set()
@@ -150,6 +154,7 @@ class Move:
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="vmrun-test-", dir=parent))
         self.source, self.target = (Side(options.vmrun, self.folder, name) for name in ("source", "target"))
         self.disk, self.proxy, self.receive, self.record = self.folder / "disk", None, None, []
+        self.answer = None  # to a person
 
     def begin(self):
         options = self.options
@@ -198,6 +203,9 @@ class Move:
         elif what.startswith("silence"):
             for direction, word in ((TO_TARGET, "to target"), (TO_SOURCE, "to source")):
                 proxy.silent[direction] = proxy.silent[direction] or what in ("silence", f"silence {word}")
+        elif what.startswith("ask "):
+            self.answer = self.source.call(what[4:], "t")
+            self.source.killed = self.source.killed or (what == "ask kill" and self.answer[0] == 0)
         elif what == "wrong byte in a header":
             proxy.flip = (random.randrange(24), 1 << random.randrange(8))
         else:
@@ -219,6 +227,8 @@ class Move:
         runs = [bool(side) and side["state"] == "running" for side in (source, target)]
         if sum(runs) == 2:
             raise Wrong("it runs on both sides")
+        if self.answer and self.answer[0] == 0 and any(runs):
+            raise Wrong(f"somebody was told that it obeys: {self.fault[0]}, and it runs")
         for side, running in ((self.source, runs[0]), (self.target, runs[1])):
             if running and not side.goes_on(30):
                 raise Wrong("who runs it does nothing")

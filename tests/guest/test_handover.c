@@ -192,6 +192,33 @@ static void the_target_goes_on_and_the_source_never_does(void **state)
     expect_rest(source);
 }
 
+static void refuses(int r, const struct error *err)
+{
+    assert_int_equal(r, -EBUSY);
+    if (!strstr(err->msg, "just moving to another host"))
+        fail_msg("%s", err->msg);
+}
+
+static void while_its_state_travels_nothing_is_promised_that_the_target_would_not_keep(void **state)
+{
+    struct error err;
+
+    (void)state;
+    move_state();
+    machine_leave(source, MACHINE_LEAVES);
+    refuses(machine_pause(source, &err), &err);
+    refuses(machine_reset(source, &err), &err);
+    refuses(machine_press_power_button(source, &err), &err);
+    machine_leave(source, MACHINE_IS_GIVEN);
+    refuses(machine_kill_here(source, &err), &err);
+    assert_int_equal(machine_state(source), MACHINE_RUNNING);
+    machine_release(source); /* it stays */
+    expect_work(source);
+    assert_int_equal(machine_pause(source, &err), 0);
+    assert_int_equal(machine_kill_here(source, &err), 0);
+    assert_int_equal(machine_state(source), MACHINE_ENDED);
+}
+
 static void without_an_answer_the_source_goes_on(void **state)
 {
     struct error err, why;
@@ -297,6 +324,7 @@ static int run(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(the_target_goes_on_and_the_source_never_does),
+        TEST(while_its_state_travels_nothing_is_promised_that_the_target_would_not_keep),
         TEST(without_an_answer_the_source_goes_on),
         TEST(an_uncertain_machine_does_nothing_by_itself),
         TEST(a_person_may_have_it_go_on_when_nobody_has_its_disk),

@@ -403,6 +403,28 @@ static void a_machine_that_ends_at_any_step_before_that_ends_on_both_sides(void 
     }
 }
 
+static void one_that_ends_in_the_stop_is_not_given_away(void **state)
+{
+    struct error err;
+
+    (void)state;
+    for (unsigned step = MOVING_HOLD; step <= MOVING_LOAD; step++) {
+        again();
+        moving.step = step;
+        moving.act = have_it_killed;
+        moving_listen();
+        moving_receive();
+        moving_move(receive_url(moving.receive), NULL);
+        migration_destroy(moving.migration);
+        moving.migration = NULL;
+        moving_join();
+        assert_true(moving.taken < 0);
+        assert_false(moving.source.offered);
+        assert_int_equal(moving.report.error.code, ECANCELED);
+        assert_int_equal(migration_create(&moving.source, moving.loop, &moving.migration, &err), 0);
+    }
+}
+
 /* Nobody knows */
 
 static void refused_commit(enum block_handover_answer answer, bool has_disks)
@@ -513,6 +535,7 @@ int main(void)
         TEST(nobody_listens),
         TEST(it_can_be_cancelled_at_any_step_before_the_disks_are_given_up),
         TEST(a_machine_that_ends_at_any_step_before_that_ends_on_both_sides),
+        TEST(one_that_ends_in_the_stop_is_not_given_away),
         TEST(the_arbiter_says_that_it_runs_there),
         TEST(the_arbiter_says_that_it_is_as_it_was),
         TEST(the_arbiter_cannot_tell),

@@ -168,8 +168,15 @@ int machine_hold(struct machine *m, struct error *err)
     return 0;
 }
 
+void machine_leave(struct machine *m, enum machine_leaving leaving)
+{
+    assert_true(m->held);
+    m->leaving = leaving;
+}
+
 void machine_release(struct machine *m)
 {
+    m->leaving = MACHINE_STAYS;
     if (m->held && m->state == MACHINE_RUNNING)
         moving_write_pages(m, 50); /* nothing of this may be anywhere else */
     m->held = false;
@@ -187,6 +194,7 @@ int machine_save_state(struct machine *m, struct writer *w, struct error *err)
     int r = at(m->stopped ? MOVING_SAVE : MOVING_REHEARSE_SAVE, err);
 
     assert_true(m->held);
+    assert_int_equal(m->leaving, m->stopped ? MACHINE_LEAVES : MACHINE_STAYS);
     write_page(m, 7); /* what is written by saving belongs to it */
     put_bytes(w, m->stopped ? LAST_STATE : "a rehearsal", m->stopped ? strlen(LAST_STATE) : 11);
     m->saves++;
@@ -263,6 +271,7 @@ uint64_t machine_handover_offer(struct machine *m, const uint8_t *session)
 
     assert_memory_equal(m->session, session, sizeof(m->session));
     assert_true(m->held);
+    assert_int_equal(m->leaving, MACHINE_IS_GIVEN);
     (void)at(MOVING_OFFER, &err);
     m->offered = true;
     return 0x1122334455667788;

@@ -60,6 +60,7 @@ struct machine {
     char loaded[32], words[sizeof(((struct error *)0)->msg)];
     uint64_t times, advanced_ns;
     uint8_t session[HANDOVER_SESSION_BYTES];
+    enum machine_leaving leaving;
     bool other_memory; /* what is built has another layout */
 };
 
