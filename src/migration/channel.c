@@ -185,8 +185,8 @@ static int wait_while_moving(struct channel *channel, bool out, int timeout_ms,
 static ssize_t step(struct channel *channel, bool out, struct iovec *window, unsigned count,
                     struct error *err)
 {
+    uint64_t deadline_ns = 0, until_ns = out ? 0 : channel->recv_until_ns;
     int timeout_ms = atomic_load(&channel->timeout_ms);
-    uint64_t deadline_ns = 0;
 
     for (;;) {
         if (atomic_load(&channel->interrupted))
@@ -196,9 +196,13 @@ static ssize_t step(struct channel *channel, bool out, struct iovec *window, uns
             return n;
         if (deadline_ns == 0)
             deadline_ns = channel_deadline_ns(timeout_ms);
+        if (until_ns && until_ns < deadline_ns)
+            deadline_ns = until_ns;
         n = wait_while_moving(channel, out, timeout_ms, &deadline_ns, err);
         if (n < 0)
             return n;
+        if (n == 0 && deadline_ns == until_ns)
+            return error_set(err, ETIMEDOUT, "%s: it did not all come in time", channel->peer);
         if (n == 0)
             return error_set(err, ETIMEDOUT, "%s: nothing %s for %g s", channel->peer,
                              out ? "was taken" : "came", timeout_ms / 1e3);
@@ -315,6 +319,11 @@ void channel_set_timeout(struct channel *channel, int timeout_ms)
     atomic_store(&channel->timeout_ms, timeout_ms);
     (void)setsockopt(channel->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacknowledged,
                      sizeof(unacknowledged));
+}
+
+void channel_set_patience(struct channel *channel, int ms)
+{
+    channel->recv_until_ns = ms < 0 ? 0 : channel_deadline_ns(ms);
 }
 
 void channel_set_limit(struct channel *channel, struct channel_limit *limit)

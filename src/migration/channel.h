@@ -62,6 +62,11 @@ void channel_destroy(struct channel *channel);
  */
 void channel_set_timeout(struct channel *channel, int timeout_ms);
 /*
+ * What is received from now on has to have come within so long, all together, or -ETIMEDOUT: who
+ * sends a byte now and then keeps nobody for ever. < 0: never again. On the thread that receives.
+ */
+void channel_set_patience(struct channel *channel, int ms);
+/*
  * All of it, or an error: -EPIPE, -ECONNRESET, the other side is gone; -ETIMEDOUT; -ECANCELED,
  * interrupted; -EPROTO, TLS was tampered with; -EHOSTUNREACH …. Parts of any length, of no length
  * as well.

@@ -20,6 +20,8 @@
 #include "vmrun/log.h"
 
 #define COMMIT_MS 60000
+#define MACHINE_MS 60000 /* what the machine is, all of it; nobody else is listened to meanwhile \
+                          */
 #define REGION_BYTES 16u /* of MEMORY, for each */
 
 /* Before there is a machine */
@@ -81,14 +83,17 @@ static int hear_machine(struct receive *r, struct error *err)
         r->hello.zstd = zstd_open(&r->zstd, &ignored) == 0;
     if (result == 0)
         result = hello_welcome(target_control(r), &r->hello, err);
-    if (result == 0)
+    if (result == 0) {
+        channel_set_patience(target_control(r)->channel, MACHINE_MS);
         result = frame_expect(target_control(r), FRAME_MACHINE, &text, &r->description_len, err);
+    }
     if (result == 0) {
         r->description = text;
         result = frame_expect(target_control(r), FRAME_CPUID, &r->cpuid, &r->cpuid_len, err);
     }
     if (result == 0)
         result = frame_expect(target_control(r), FRAME_MEMORY, &r->regions, &r->regions_len, err);
+    channel_set_patience(target_control(r)->channel, -1);
     return result;
 }
 

@@ -16,7 +16,6 @@
 
 #define HELLO_MS 5000 /* a stranger who says nothing keeps the others waiting */
 #define JOIN_MS 10000 /* for the other channels to come */
-#define MOVES_MS 15000
 #define LAST_WORDS_MS 1000
 #define LAST_WORDS_LOOK_MS 10
 
@@ -24,9 +23,9 @@ int target_hear_hello(struct frame_stream *stream, struct hello *ret_hello, stru
 {
     int result;
 
-    channel_set_timeout(stream->channel, HELLO_MS);
+    channel_set_patience(stream->channel, HELLO_MS);
     result = hello_receive(stream, ret_hello, err);
-    channel_set_timeout(stream->channel, MOVES_MS);
+    channel_set_patience(stream->channel, -1);
     return result;
 }
 

@@ -127,6 +127,11 @@ void channel_destroy(struct channel *channel)
     free(channel);
 }
 
+void channel_set_patience(struct channel *channel, int ms)
+{
+    (void)channel, (void)ms;
+}
+
 void channel_set_timeout(struct channel *channel, int timeout_ms)
 {
     (void)channel, (void)timeout_ms;

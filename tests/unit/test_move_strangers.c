@@ -208,6 +208,33 @@ static void between_its_channels_strangers_are_sent_away(void **state)
     channel_destroy(stranger.channel);
 }
 
+/* A second for each byte: none of them is late, and all of them are. */
+static void who_drips_his_hello_is_sent_away_as_who_is_silent(void **state)
+{
+    struct frame_stream s, real;
+    uint8_t byte = 0x6d; /* a frame's first */
+    uint64_t start = loop_now_ns();
+    struct error err;
+
+    (void)state;
+    moving_listen();
+    moving_receive();
+    s = knock();
+    for (unsigned i = 0; i < 60 && !channel_readable(s.channel, 1000); i++)
+        if (channel_send(s.channel, &(struct iovec){&byte, 1}, 1, &err) < 0)
+            break;
+    assert_in_range((loop_now_ns() - start) / 1000000, 4000, 12000);
+    is_refused(&s, "it did not all come in time");
+    channel_destroy(s.channel);
+    real = knock();
+    say_hello(&real, 1, 0, 1);
+    is_welcome(&real);
+    send_machine(&real);
+    is_prepared(&real);
+    commit(&real);
+    runs_there(&real);
+}
+
 static void when_all_channels_are_there_nobody_is_listened_to(void **state)
 {
     const struct channel_security none = {.insecure = false};
@@ -328,6 +355,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(before_a_machine_comes_strangers_are_sent_away),
         TEST(between_its_channels_strangers_are_sent_away),
+        TEST(who_drips_his_hello_is_sent_away_as_who_is_silent),
         TEST(when_all_channels_are_there_nobody_is_listened_to),
         TEST(a_channel_that_does_not_come_ends_it),
         TEST(a_source_that_goes_at_any_moment_leaves_nothing_that_runs),
