@@ -48,6 +48,11 @@ SAMPLE = [("kill source", TO_TARGET, "PAGES", "before"), ("kill target", TO_TARG
           ("ask pause", TO_SOURCE, "READY", "before"), ("ask pause", TO_SOURCE, "DONE", "before"),
           ("ask kill", TO_SOURCE, "READY", "before"), ("ask kill", TO_SOURCE, "DONE", "before"),
           ("ask reset", TO_SOURCE, "READY", "before")]
+# Over several connections: what harms one of them, or what the others have to do with it.
+SAMPLE_OF_SEVERAL = [("kill target", TO_TARGET, "HELLO", "before", 2), ("reset", TO_SOURCE, "WELCOME", "before", 2),
+                     ("wrong byte in a body", TO_TARGET, "PAGES", "before", 2), ("kill source", TO_TARGET, "MARK", "before", 1),
+                     ("reset", TO_TARGET, "MARK", "after", 1), ("kill target", TO_TARGET, "MARK", "after", 2),
+                     ("kill target", TO_TARGET, "COMMIT", "before", 1), ("reset", TO_SOURCE, "DONE", "before", 1)]
 
 
 under_way = set()
@@ -333,7 +338,8 @@ def main():
     if wrong:
         print(f"FAILED without harm: {wrong}\n{story}")
         return 1
-    faults = list(every_fault(frames)) if options.all else [(what, way, name, 1, when) for what, way, name, when in SAMPLE]
+    sample = [(*fault, 1) for fault in SAMPLE] if options.channels == 1 else SAMPLE_OF_SEVERAL
+    faults = list(every_fault(frames)) if options.all else [(what, way, name, n, when) for what, way, name, when, n in sample]
     faults = [fault for fault in faults if options.only in tell(fault)]
     if options.list:
         print("\n".join(tell(fault) for fault in faults))
