@@ -3,56 +3,23 @@
  * fuzz_frames: a hostile stream, through all that receives frames: what takes them whole, in
  * pieces, as HELLO, and as pages of a machine's memory.
  *
- * An input is a byte of choices and then the stream. A choice has magic, number and checksums of
- * every frame made right, so that what lies behind them is reached.
+ * An input is a byte of choices (frame_mend.h has two of them) and then the stream.
  */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
+#include "frame_mend.h"
 #include "memory_channel.h"
 #include "migration/hello.h"
 #include "migration/pages.h"
 
-#define MEND 1u
-#define CUT_LENGTHS 2u /* no frame is longer than what is left of the stream */
-#define EXPECT 4u      /* every frame whole, as its type or, with the next bit, as STATE */
+#define EXPECT 4u /* every frame whole, as its type or, with the next bit, as STATE */
 #define EXPECT_STATE 8u
 #define HELLO_FIRST 16u
 #define RAM_BYTES (UINT64_C(5) << 20) /* two chunks and a half */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void put_le(uint8_t *to, uint64_t value, unsigned bytes)
-{
-    for (unsigned i = 0; i < bytes; i++)
-        to[i] = (uint8_t)(value >> (8 * i));
-}
-
-static void mend(uint8_t *stream, size_t len, unsigned choices)
-{
-    uint32_t sequence = 0, length;
-
-    while (len >= FRAME_HEADER_BYTES) {
-        memcpy(&length, stream + 8, 4);
-        if (length > len - FRAME_HEADER_BYTES && choices & CUT_LENGTHS)
-            length = (uint32_t)(len - FRAME_HEADER_BYTES);
-        put_le(stream, 0x6d76, 2);
-        put_le(stream + 6, 0, 2);
-        put_le(stream + 8, length, 4);
-        put_le(stream + 12, sequence++, 4);
-        put_le(stream + 16, 0, 8);
-        put_le(stream + 6, XXH3_64bits(stream, FRAME_HEADER_BYTES), 2);
-        if (length > len - FRAME_HEADER_BYTES)
-            return;
-        put_le(stream + 16, XXH3_64bits(stream, FRAME_HEADER_BYTES + (size_t)length), 8);
-        stream += FRAME_HEADER_BYTES + length;
-        len -= FRAME_HEADER_BYTES + length;
-    }
-}
 
 static struct pages_target ram;
 
@@ -117,8 +84,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!stream)
         abort();
     memcpy(stream, data + (size != 0), len);
-    if (choices & MEND)
-        mend(stream, len, choices);
+    frame_mend(stream, len, choices);
     channel.in = stream;
     if (!ram.memory)
         make_ram();

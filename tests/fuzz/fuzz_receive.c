@@ -2,25 +2,21 @@
 /*
  * fuzz_receive: hostile connections, into the side that waits for a machine.
  *
- * An input is a byte of choices, and then connections in the order in which they come, each with
- * its length in three bytes before it. A choice has magic, number and checksums of every frame made
- * right. The channels are pieces of memory and the machine is a fake of two chunks and a bit.
+ * An input is a byte of choices (frame_mend.h), and then connections in the order in which they
+ * come, each with its length in three bytes before it. The channels are pieces of memory and the
+ * machine is a fake of two chunks and a bit.
  */
 #include <errno.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include "../../src/migration/frame.h"
+#include "frame_mend.h"
 #include "vmrun/log.h"
 #include "vmrun/machine.h"
 #include "vmrun/migration.h"
 
-#define MEND 1u
-#define CUT_LENGTHS 2u /* no frame is longer than what is left of its connection */
 #define PAGES (2 * 512 + 40)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -43,34 +39,6 @@ static struct {
 } left;
 
 /* The connections */
-
-static void put_le(uint8_t *to, uint64_t value, unsigned bytes)
-{
-    for (unsigned i = 0; i < bytes; i++)
-        to[i] = (uint8_t)(value >> (8 * i));
-}
-
-static void mend(uint8_t *stream, size_t len, unsigned choices)
-{
-    uint32_t sequence = 0, length;
-
-    while (len >= FRAME_HEADER_BYTES) {
-        memcpy(&length, stream + 8, 4);
-        if (length > len - FRAME_HEADER_BYTES && choices & CUT_LENGTHS)
-            length = (uint32_t)(len - FRAME_HEADER_BYTES);
-        put_le(stream, 0x6d76, 2);
-        put_le(stream + 6, 0, 2);
-        put_le(stream + 8, length, 4);
-        put_le(stream + 12, sequence++, 4);
-        put_le(stream + 16, 0, 8);
-        put_le(stream + 6, XXH3_64bits(stream, FRAME_HEADER_BYTES), 2);
-        if (length > len - FRAME_HEADER_BYTES)
-            return;
-        put_le(stream + 16, XXH3_64bits(stream, FRAME_HEADER_BYTES + (size_t)length), 8);
-        stream += FRAME_HEADER_BYTES + length;
-        len -= FRAME_HEADER_BYTES + length;
-    }
-}
 
 int channel_listen(const struct channel_security *security, const char *url,
                    struct channel_listener **ret_listener, struct error *err)
@@ -107,8 +75,7 @@ int channel_accept(struct channel_listener *listener, int timeout_ms, struct cha
         abort();
     memcpy(channel->in, left.data, len);
     channel->len = len;
-    if (left.choices & MEND)
-        mend(channel->in, len, left.choices);
+    frame_mend(channel->in, len, left.choices);
     left.data += len;
     left.len -= len;
     *ret_channel = channel;
