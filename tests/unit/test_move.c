@@ -59,7 +59,7 @@ static void seventeen_channels_are_refused_at_once(void **state)
     (void)state;
     assert_int_equal(migration_move(moving.migration, &move, &err), -EINVAL);
     assert_string_equal(err.msg, "17 channels: at most 16");
-    assert_false(moving.source.logging);
+    assert_false(moving.source.guest.logging);
 }
 
 static unsigned a_hundred(const struct machine *m, unsigned n)
@@ -82,8 +82,9 @@ static void what_is_written_meanwhile_arrives_as_well(void **state)
 static void clear_a_page(void)
 {
     if (moving.source.harvests++ == 1) {
-        memset(moving.source.memory->regions[0].host + 300 * GUEST_PAGE_SIZE, 0, GUEST_PAGE_SIZE);
-        moving.source.log[0][300 / 64] |= UINT64_C(1) << 300 % 64;
+        memset(moving.source.guest.memory->regions[0].host + 300 * GUEST_PAGE_SIZE, 0,
+               GUEST_PAGE_SIZE);
+        moving.source.guest.log[0][300 / 64] |= UINT64_C(1) << 300 % 64;
     }
 }
 
@@ -93,7 +94,7 @@ static void a_page_that_has_become_zero_is_zero_there(void **state)
     moving.step = MOVING_HARVEST;
     moving.act = clear_a_page;
     moves_over(1);
-    assert_int_equal(moving.target->memory->regions[0].host[300 * GUEST_PAGE_SIZE], 0);
+    assert_int_equal(moving.target->guest.memory->regions[0].host[300 * GUEST_PAGE_SIZE], 0);
 }
 
 static void the_guests_clock_has_stood_still_only_while_it_did(void **state)
@@ -398,7 +399,7 @@ static void a_machine_that_ends_at_any_step_before_that_ends_on_both_sides(void 
         assert_int_equal(moving.ended, 1);
         assert_int_equal(moving.taken, -ECONNREFUSED);
         assert_non_null(strstr(moving.taken_err.msg, "the machine has ended"));
-        assert_false(moving.source.logging);
+        assert_false(moving.source.guest.logging);
         assert_int_equal(migration_create(&moving.source, moving.loop, &moving.migration, &err), 0);
     }
 }
@@ -463,7 +464,7 @@ static void the_arbiter_cannot_tell(void **state)
     assert_string_equal(moving.source.words, "the disks say so");
     assert_string_equal(moving.report.error.msg, "the disks say so");
     assert_false(moving.source.killed);
-    assert_false(moving.source.logging);
+    assert_false(moving.source.guest.logging);
 }
 
 static void take_long(void)

@@ -20,8 +20,8 @@
 
 #include <cmocka.h>
 
+#include "fake_guest.h"
 #include "folder.h"
-#include "vmrun/memory.h"
 #include "vmrun/migration.h"
 #include "vmrun/snapfile.h"
 
@@ -32,11 +32,10 @@
 #define PAGES (SIZE / GUEST_PAGE_SIZE)
 
 struct machine {
-    struct guest_memory *memory;
+    struct fake_guest guest;
     enum machine_state state;
-    bool held, logging, killed, synced;
-    unsigned harvests, resumes, stamp;
-    uint64_t *log[2];
+    bool held, killed, synced;
+    unsigned harvests, resumes;
     /* How many pages the guest writes before the log is read for the nth time, from 1. */
     unsigned (*writes)(struct machine *m, unsigned n);
     unsigned writes_at_hold;
@@ -55,32 +54,6 @@ static struct bench {
     unsigned ended, progress;
     _Atomic bool cancelled;
 } bench;
-
-/* The guest */
-
-static uint8_t *page_at(const struct machine *m, uint64_t page)
-{
-    uint64_t gpa = page * GUEST_PAGE_SIZE;
-
-    return guest_memory_at(m->memory, gpa < LOW ? gpa : gpa - LOW + HOLE_END, GUEST_PAGE_SIZE);
-}
-
-static void write_page(struct machine *m, uint64_t page)
-{
-    unsigned region = page * GUEST_PAGE_SIZE < LOW ? 0 : 1;
-    uint64_t bit = page - (region ? LOW / GUEST_PAGE_SIZE : 0);
-
-    memset(page_at(m, page), (int)(++m->stamp % 255 + 1), GUEST_PAGE_SIZE / 2);
-    if (m->logging)
-        m->log[region][bit / 64] |= UINT64_C(1) << bit % 64;
-}
-
-/* Two of three, so that there are runs and gaps; the others after them. */
-static void write_pages(struct machine *m, unsigned count)
-{
-    for (unsigned i = 0; i < count; i++)
-        write_page(m, i < PAGES / 3 * 2 ? i / 2 * 3 + i % 2 : i - PAGES / 3 * 2);
-}
 
 static uint64_t sum_of(const struct guest_memory *mem)
 {
@@ -110,15 +83,13 @@ enum machine_state machine_state(const struct machine *m)
 
 struct guest_memory *machine_memory(struct machine *m)
 {
-    return m->memory;
+    return m->guest.memory;
 }
 
 int machine_dirty_log(struct machine *m, bool on, struct error *err)
 {
     (void)err;
-    m->logging = on;
-    for (unsigned i = 0; on && i < 2; i++)
-        memset(m->log[i], 0xff, m->memory->regions[i].size / GUEST_PAGE_SIZE / 8);
+    fake_guest_log(&m->guest, on);
     return 0;
 }
 
@@ -126,9 +97,8 @@ int machine_dirty_harvest(struct machine *m, unsigned region, uint64_t *bitmap, 
 {
     (void)err;
     if (region == 0 && !m->held && m->writes)
-        write_pages(m, m->writes(m, ++m->harvests));
-    for (uint64_t i = 0; i < m->memory->regions[region].size / GUEST_PAGE_SIZE / 64; i++)
-        bitmap[i] |= m->log[region][i];
+        fake_guest_write_many(&m->guest, m->writes(m, ++m->harvests));
+    fake_guest_log_look(&m->guest, region, bitmap);
     return 0;
 }
 
@@ -136,9 +106,7 @@ int machine_dirty_clear(struct machine *m, unsigned region, uint64_t first_page,
                         const uint64_t *bitmap, struct error *err)
 {
     (void)err;
-    assert_int_equal(first_page % 64, 0);
-    for (uint64_t i = 0; i < pages / 64; i++)
-        m->log[region][first_page / 64 + i] &= ~bitmap[i];
+    fake_guest_log_clear(&m->guest, region, first_page, pages, bitmap);
     return 0;
 }
 
@@ -149,16 +117,16 @@ int machine_hold(struct machine *m, struct error *err)
     if (m->cannot_be_held)
         return error_set(err, ETIMEDOUT, "disk root: 1 request in flight");
     if (m->state == MACHINE_RUNNING)
-        write_pages(m, m->writes_at_hold);
+        fake_guest_write_many(&m->guest, m->writes_at_hold);
     m->held = true;
-    m->held_sum = m->unseen ? 0 : sum_of(m->memory);
+    m->held_sum = m->unseen ? 0 : sum_of(m->guest.memory);
     return 0;
 }
 
 void machine_release(struct machine *m)
 {
     if (m->held && m->state == MACHINE_RUNNING)
-        write_pages(m, PAGES); /* nothing of this may be in the file */
+        fake_guest_write_many(&m->guest, PAGES); /* nothing of this may be in the file */
     m->held = false;
 }
 
@@ -190,8 +158,8 @@ int machine_save_state(struct machine *m, struct writer *w, struct error *err)
     assert_true(m->held);
     put_bytes(w, "state", 5);
     /* What is written by saving belongs to it. */
-    write_page(m, 7);
-    m->held_sum = m->unseen ? 0 : sum_of(m->memory);
+    fake_guest_write(&m->guest, 7);
+    m->held_sum = m->unseen ? 0 : sum_of(m->guest.memory);
     return m->state_fails ? error_set(err, m->state_fails, "vcpu0 does not say") : 0;
 }
 
@@ -243,7 +211,7 @@ static void take_end(void *opaque, const struct migration_report *report)
 {
     (void)opaque;
     assert_false(bench.machine.held);
-    assert_false(bench.machine.logging);
+    assert_false(bench.machine.guest.logging);
     bench.report = *report;
     bench.ended++;
     if (report->error.code || bench.machine.state != MACHINE_PAUSED)
@@ -254,18 +222,15 @@ static const struct migration_listener listener = {take_progress, take_end};
 
 static int setup(void **state)
 {
-    const struct memory_layout layout = {.size = SIZE, .hole_start = LOW, .hole_end = HOLE_END};
     struct error err;
 
     bench = (struct bench){.machine.state = MACHINE_RUNNING};
     *state = &bench;
-    if (guest_memory_create(&layout, &bench.machine.memory, &err) < 0 ||
-        loop_create(&bench.loop, &err) < 0 ||
+    fake_guest_create(&bench.machine.guest, SIZE, LOW);
+    if (loop_create(&bench.loop, &err) < 0 ||
         migration_create(&bench.machine, bench.loop, &bench.migration, &err) < 0)
         return -1;
-    for (unsigned i = 0; i < 2; i++)
-        bench.machine.log[i] = calloc(PAGES / 64, 8);
-    write_pages(&bench.machine, PAGES / 2);
+    fake_guest_write_many(&bench.machine.guest, PAGES / 2);
     migration_set_listener(bench.migration, &listener, NULL);
     return 0;
 }
@@ -275,9 +240,7 @@ static int teardown(void **state)
     (void)state;
     migration_destroy(bench.migration);
     loop_destroy(bench.loop);
-    guest_memory_destroy(bench.machine.memory);
-    free(bench.machine.log[0]);
-    free(bench.machine.log[1]);
+    fake_guest_destroy(&bench.machine.guest);
     unlink("file");
     return 0;
 }
@@ -335,7 +298,7 @@ static void expect_no_file(int code)
     assert_int_equal(bench.report.error.code, code);
     assert_int_equal(access("file", F_OK), -1);
     assert_false(bench.machine.held);
-    assert_false(bench.machine.logging);
+    assert_false(bench.machine.guest.logging);
 }
 
 /* Tests */
@@ -360,7 +323,7 @@ static unsigned a_thousand(struct machine *m, unsigned n)
 
 static void a_page_that_was_never_touched_stays_so(void **state)
 {
-    uint8_t *last = page_at(&bench.machine, PAGES - 1);
+    uint8_t *last = fake_guest_page(&bench.machine.guest, PAGES - 1);
     uint64_t entry;
     int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 
@@ -378,8 +341,8 @@ static unsigned give_back(struct machine *m, unsigned n)
 {
     if (n != 1)
         return 0;
-    write_page(m, 300);
-    assert_int_equal(madvise(page_at(m, 300), GUEST_PAGE_SIZE, MADV_DONTNEED), 0);
+    fake_guest_write(&m->guest, 300);
+    assert_int_equal(madvise(fake_guest_page(&m->guest, 300), GUEST_PAGE_SIZE, MADV_DONTNEED), 0);
     return 100; /* from page 0 on, so that there is another round */
 }
 
@@ -447,7 +410,7 @@ static void what_is_written_after_the_stop_is_not_in_the_file(void **state)
     bench.machine.writes_at_hold = 100; /* staged, and the guest runs on while they are written */
     save(false);
     expect_saved();
-    assert_true(sum_of(bench.machine.memory) != bench.machine.held_sum);
+    assert_true(sum_of(bench.machine.guest.memory) != bench.machine.held_sum);
 }
 
 static void more_last_pages_than_there_is_room_for_are_written_while_it_stands_still(void **state)
@@ -457,7 +420,7 @@ static void more_last_pages_than_there_is_room_for_are_written_while_it_stands_s
     save(false);
     expect_saved();
     assert_in_range(bench.report.pause_bytes / GUEST_PAGE_SIZE, 1800, 1801);
-    assert_true(sum_of(bench.machine.memory) != bench.machine.held_sum); /* it was let go */
+    assert_true(sum_of(bench.machine.guest.memory) != bench.machine.held_sum); /* it was let go */
     assert_int_equal(bench.machine.state, MACHINE_RUNNING);
 }
 
@@ -470,7 +433,7 @@ static void a_machine_that_is_to_stop_is_paused_synced_and_ended(void **state)
     assert_true(bench.machine.synced);
     assert_true(bench.machine.killed);
     assert_int_equal(bench.machine.resumes, 0);
-    assert_true(sum_of(bench.machine.memory) == bench.machine.held_sum); /* it ran no more */
+    assert_true(sum_of(bench.machine.guest.memory) == bench.machine.held_sum); /* it ran no more */
 }
 
 static void a_paused_machine_stays_paused(void **state)
@@ -583,7 +546,7 @@ static void one_thing_at_a_time_and_only_of_a_live_machine(void **state)
     assert_int_equal(migration_save(bench.migration, &params, &err), -EBUSY);
     bench.machine.state = MACHINE_CREATED;
     assert_int_equal(migration_save(bench.migration, &params, &err), -EBUSY);
-    assert_false(bench.machine.logging);
+    assert_false(bench.machine.guest.logging);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)

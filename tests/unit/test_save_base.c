@@ -15,23 +15,20 @@
 
 #include <cmocka.h>
 
+#include "fake_guest.h"
 #include "folder.h"
-#include "vmrun/memory.h"
 #include "vmrun/migration.h"
 #include "vmrun/snapfile.h"
 
 #define MIB (UINT64_C(1) << 20)
 #define LOW (8 * MIB)
 #define SIZE (11 * MIB) /* the upper region's chunks do not fill it */
-#define HOLE_END (UINT64_C(4) << 30)
 #define PAGE GUEST_PAGE_SIZE
 #define PAGES (SIZE / PAGE)
 
 struct machine {
-    struct guest_memory *memory;
-    bool held, logging;
-    uint64_t *log[2];
-    unsigned stamp;
+    struct fake_guest guest;
+    bool held;
     unsigned writes; /* pages from 1000 on, at each look at the log */
     int state_fails;
     uint8_t *held_ram;
@@ -47,37 +44,18 @@ static struct bench {
 
 /* The guest, which is seen by the log, and a device, which marks what it wrote. */
 
-static uint64_t gpa_of(uint64_t page)
+static void clear_page(struct fake_guest *g, uint64_t page)
 {
-    return page * PAGE < LOW ? page * PAGE : page * PAGE - LOW + HOLE_END;
+    fake_guest_write(g, page);
+    memset(fake_guest_page(g, page), 0, PAGE);
 }
 
-static uint8_t *page_at(const struct machine *m, uint64_t page)
+static void write_by_device(struct fake_guest *g, uint64_t page)
 {
-    return guest_memory_at(m->memory, gpa_of(page), PAGE);
-}
+    uint8_t data[16] = {(uint8_t)++g->stamp, 1};
+    uint64_t gpa = fake_guest_gpa(g, page);
 
-static void write_page(struct machine *m, uint64_t page)
-{
-    unsigned region = page * PAGE < LOW ? 0 : 1;
-    uint64_t bit = page - (region ? LOW / PAGE : 0);
-
-    memset(page_at(m, page), (int)(++m->stamp % 255 + 1), PAGE / 2);
-    if (m->logging)
-        m->log[region][bit / 64] |= UINT64_C(1) << bit % 64;
-}
-
-static void clear_page(struct machine *m, uint64_t page)
-{
-    write_page(m, page);
-    memset(page_at(m, page), 0, PAGE);
-}
-
-static void write_by_device(struct machine *m, uint64_t page)
-{
-    uint8_t data[16] = {(uint8_t)++m->stamp, 1};
-
-    assert_int_equal(guest_memory_write(m->memory, gpa_of(page), data, sizeof(data)), 0);
+    assert_int_equal(guest_memory_write(g->memory, gpa, data, sizeof(data)), 0);
 }
 
 /* The machine */
@@ -96,27 +74,24 @@ enum machine_state machine_state(const struct machine *m)
 
 struct guest_memory *machine_memory(struct machine *m)
 {
-    return m->memory;
+    return m->guest.memory;
 }
 
 int machine_dirty_log(struct machine *m, bool on, struct error *err)
 {
     (void)err;
-    m->logging = on;
-    for (unsigned i = 0; on && i < 2; i++)
-        memset(m->log[i], 0xff, m->memory->regions[i].size / PAGE / 8);
+    fake_guest_log(&m->guest, on);
     return 0;
 }
 
 int machine_dirty_harvest(struct machine *m, unsigned region, uint64_t *bitmap, struct error *err)
 {
     (void)err;
-    assert_true(m->logging);
+    assert_true(m->guest.logging);
     for (unsigned i = 0; region == 0 && !m->held && i < m->writes; i++)
-        write_page(m, 1000 + i);
-    for (uint64_t i = 0; i < m->memory->regions[region].size / PAGE / 64; i++)
-        bitmap[i] |= m->log[region][i];
-    guest_memory_harvest_dirty(m->memory, region, bitmap);
+        fake_guest_write(&m->guest, 1000 + i);
+    fake_guest_log_look(&m->guest, region, bitmap);
+    guest_memory_harvest_dirty(m->guest.memory, region, bitmap);
     return 0;
 }
 
@@ -124,16 +99,14 @@ int machine_dirty_clear(struct machine *m, unsigned region, uint64_t first_page,
                         const uint64_t *bitmap, struct error *err)
 {
     (void)err;
-    assert_int_equal(first_page % 64, 0);
-    for (uint64_t i = 0; i < pages / 64; i++)
-        m->log[region][first_page / 64 + i] &= ~bitmap[i];
+    fake_guest_log_clear(&m->guest, region, first_page, pages, bitmap);
     return 0;
 }
 
 static void keep_ram(struct machine *m)
 {
     for (uint64_t page = 0; page < PAGES; page++)
-        memcpy(m->held_ram + page * PAGE, page_at(m, page), PAGE);
+        memcpy(m->held_ram + page * PAGE, fake_guest_page(&m->guest, page), PAGE);
 }
 
 int machine_hold(struct machine *m, struct error *err)
@@ -146,7 +119,8 @@ int machine_hold(struct machine *m, struct error *err)
 void machine_release(struct machine *m)
 {
     for (unsigned i = 0; m->held && i < m->writes; i++)
-        write_page(m, 2000 + i); /* after the stop: in the next file, if there is one */
+        fake_guest_write(&m->guest,
+                         2000 + i); /* after the stop: in the next file, if there is one */
     m->held = false;
 }
 
@@ -221,20 +195,17 @@ static const struct migration_listener listener = {take_progress, take_end};
 
 static int setup(void **state)
 {
-    const struct memory_layout layout = {.size = SIZE, .hole_start = LOW, .hole_end = HOLE_END};
     struct error err;
 
     if (folder_enter(state) < 0)
         return -1;
     bench = (struct bench){.machine.held_ram = malloc(SIZE)};
-    if (guest_memory_create(&layout, &bench.machine.memory, &err) < 0 ||
-        loop_create(&bench.loop, &err) < 0 ||
+    fake_guest_create(&bench.machine.guest, SIZE, LOW);
+    if (loop_create(&bench.loop, &err) < 0 ||
         migration_create(&bench.machine, bench.loop, &bench.migration, &err) < 0)
         return -1;
-    for (unsigned i = 0; i < 2; i++)
-        bench.machine.log[i] = calloc(PAGES / 64, 8);
     for (uint64_t page = 0; page < PAGES; page += 3)
-        write_page(&bench.machine, page);
+        fake_guest_write(&bench.machine.guest, page);
     migration_set_listener(bench.migration, &listener, NULL);
     return 0;
 }
@@ -243,9 +214,7 @@ static int teardown(void **state)
 {
     migration_destroy(bench.migration);
     loop_destroy(bench.loop);
-    guest_memory_destroy(bench.machine.memory);
-    free(bench.machine.log[0]);
-    free(bench.machine.log[1]);
+    fake_guest_destroy(&bench.machine.guest);
     free(bench.machine.held_ram);
     return folder_leave(state);
 }
@@ -292,7 +261,7 @@ static void save_on(const char *path, const char *base, bool track, enum migrati
     run_save(&(struct migration_save){.path = path, .base = base, .track = track});
     expect_saved(path);
     assert_int_equal(bench.report.found, how);
-    assert_int_equal(bench.machine.logging, track);
+    assert_int_equal(bench.machine.guest.logging, track);
 }
 
 /* 8 pages: of both regions, one that became zero, one that a device wrote, some in a row. */
@@ -301,9 +270,9 @@ static void change_some(struct machine *m)
     static const uint64_t pages[] = {1, 2, 3, 700, LOW / PAGE, PAGES - 1};
 
     for (size_t i = 0; i < sizeof(pages) / sizeof(pages[0]); i++)
-        write_page(m, pages[i]);
-    clear_page(m, 9);
-    write_by_device(m, 1500);
+        fake_guest_write(&m->guest, pages[i]);
+    clear_page(&m->guest, 9);
+    write_by_device(&m->guest, 1500);
 }
 
 /* Tests */
@@ -314,7 +283,7 @@ static void all_is_compared_with_a_base_of_which_nothing_else_is_known(void **st
     save_on("base", NULL, false, MIGRATION_ALL);
     assert_int_equal(bench.report.held_bytes, SIZE);
     change_some(&bench.machine);
-    guest_memory_mark_dirty(bench.machine.memory, 0, 4 * MIB); /* written, but as it was */
+    guest_memory_mark_dirty(bench.machine.guest.memory, 0, 4 * MIB); /* written, but as it was */
     save_on("file", "base", false, MIGRATION_BY_COMPARISON);
     assert_int_equal(bench.report.held_bytes, 8 * PAGE);
     assert_int_equal(bench.report.data_bytes, 7 * PAGE);
@@ -327,9 +296,13 @@ static void a_page_that_was_given_back_is_zero_in_the_file_too(void **state)
 {
     (void)state;
     save_on("base", NULL, true, MIGRATION_ALL);
-    assert_int_equal(guest_memory_zero(bench.machine.memory, gpa_of(15), PAGE), 0);
+    assert_int_equal(guest_memory_zero(bench.machine.guest.memory,
+                                       fake_guest_gpa(&bench.machine.guest, 15), PAGE),
+                     0);
     save_on("one", "base", false, MIGRATION_BY_LOG);
-    assert_int_equal(guest_memory_zero(bench.machine.memory, gpa_of(18), PAGE), 0);
+    assert_int_equal(guest_memory_zero(bench.machine.guest.memory,
+                                       fake_guest_gpa(&bench.machine.guest, 18), PAGE),
+                     0);
     save_on("two", "one", false, MIGRATION_BY_COMPARISON);
     assert_int_equal(bench.report.held_bytes, PAGE);
     assert_int_equal(bench.report.data_bytes, 0);
@@ -354,9 +327,9 @@ static void a_log_that_was_kept_on_says_what_changed(void **state)
     save_on("one", "base", true, MIGRATION_BY_LOG);
     /* What was written when the first save was nearly done is there again. */
     assert_in_range(bench.report.held_bytes, 28 * PAGE, 100 * PAGE);
-    write_page(&bench.machine, 5);
+    fake_guest_write(&bench.machine.guest, 5);
     save_on("two", "one", false, MIGRATION_BY_LOG);
-    write_page(&bench.machine, 6);
+    fake_guest_write(&bench.machine.guest, 6);
     save_on("three", "two", false, MIGRATION_BY_COMPARISON);
 }
 
@@ -364,13 +337,13 @@ static void a_log_since_another_file_says_nothing(void **state)
 {
     (void)state;
     save_on("base", NULL, false, MIGRATION_ALL);
-    write_page(&bench.machine, 5);
+    fake_guest_write(&bench.machine.guest, 5);
     save_on("other", NULL, true, MIGRATION_ALL);
-    write_page(&bench.machine, 8);
+    fake_guest_write(&bench.machine.guest, 8);
     save_on("file", "base", false, MIGRATION_BY_COMPARISON);
     assert_int_equal(bench.report.held_bytes, 2 * PAGE);
     /* It has given way to this one. */
-    write_page(&bench.machine, 11);
+    fake_guest_write(&bench.machine.guest, 11);
     save_on("late", "other", false, MIGRATION_BY_COMPARISON);
 }
 
@@ -386,7 +359,7 @@ static void a_save_that_fails_ends_the_tracking_and_costs_no_page(void **state)
     assert_int_equal(migration_save(bench.migration, &params, &err), 0);
     assert_int_equal(loop_run(bench.loop, &err), 0);
     assert_int_equal(bench.report.error.code, EIO);
-    assert_false(bench.machine.logging);
+    assert_false(bench.machine.guest.logging);
     assert_int_equal(access("failed", F_OK), -1);
     bench.machine.state_fails = 0;
     save_on("file", "base", false, MIGRATION_BY_COMPARISON);
@@ -413,7 +386,7 @@ static void one_that_cannot_begin_does_not(void **state)
         migration_save(bench.migration,
                        &(struct migration_save){.path = "x", .stop = true, .track = true}, &err),
         -EINVAL);
-    assert_true(bench.machine.logging);
+    assert_true(bench.machine.guest.logging);
     save_on("file", "base", false, MIGRATION_BY_LOG);
 }
 
@@ -424,7 +397,8 @@ static void map_from(const char *path, struct snapfile **ret_file)
 
     assert_int_equal(snapfile_open(path, ret_file, &err), 0);
     for (unsigned i = 0; i < 2; i++)
-        assert_int_equal(guest_memory_map_file(bench.machine.memory, i, snapfile_fd(*ret_file),
+        assert_int_equal(guest_memory_map_file(bench.machine.guest.memory, i,
+                                               snapfile_fd(*ret_file),
                                                snapfile_ram_offset(*ret_file, i), &err),
                          0);
     migration_set_origin(bench.migration, *ret_file);
@@ -438,20 +412,21 @@ static void linux_says_what_changed_of_ram_that_is_mapped(void **state)
     save_on("base", NULL, false, MIGRATION_ALL);
     map_from("base", &file);
     for (uint64_t page = 0; page < PAGES; page++)
-        bench.machine.stamp += *page_at(&bench.machine, page); /* to read is no change */
+        bench.machine.guest.stamp +=
+            *fake_guest_page(&bench.machine.guest, page); /* to read is no change */
     change_some(&bench.machine);
     save_on("one", "base", false, MIGRATION_BY_MAPPINGS);
     assert_int_equal(bench.report.held_bytes, 8 * PAGE);
 
     /* The next one has what this one has, and more. */
-    write_page(&bench.machine, 20);
+    fake_guest_write(&bench.machine.guest, 20);
     bench.machine.writes = 50;
     save_on("two", "base", false, MIGRATION_BY_MAPPINGS);
     assert_int_equal(bench.report.held_bytes, 59 * PAGE);
     bench.machine.writes = 0;
     save_on("three", "two", false, MIGRATION_BY_COMPARISON);
     save_on("four", "base", true, MIGRATION_BY_MAPPINGS);
-    write_page(&bench.machine, 30);
+    fake_guest_write(&bench.machine.guest, 30);
     save_on("five", "four", false, MIGRATION_BY_LOG);
     snapfile_close(file);
 }

@@ -20,7 +20,6 @@
 #include "vmrun/thread.h"
 
 #define LAST_STATE "the last state"
-#define HOLE_END (UINT64_C(4) << 30)
 
 struct moving moving;
 
@@ -44,27 +43,6 @@ static int at(enum moving_step step, struct error *err)
     return moving.fails ? error_set(err, EIO, "%s: told to", moving_step_name(step)) : 0;
 }
 
-/* The guest */
-
-static void write_page(struct machine *m, uint64_t page)
-{
-    uint64_t low = MOVING_LOW / GUEST_PAGE_SIZE;
-    unsigned region = page < low ? 0 : 1;
-    uint64_t in_region = region ? page - low : page;
-
-    memset(m->memory->regions[region].host + in_region * GUEST_PAGE_SIZE,
-           (int)(++m->stamp % 255 + 1), GUEST_PAGE_SIZE / 2);
-    if (m->logging)
-        m->log[region][in_region / 64] |= UINT64_C(1) << in_region % 64;
-}
-
-/* Two of three, so that there are runs and gaps; the others after them. */
-void moving_write_pages(struct machine *m, unsigned count)
-{
-    for (unsigned i = 0; i < count; i++)
-        write_page(m, i < MOVING_PAGES / 3 * 2 ? i / 2 * 3 + i % 2 : i - MOVING_PAGES / 3 * 2);
-}
-
 /* Any machine */
 
 enum machine_state machine_state(const struct machine *m)
@@ -85,7 +63,7 @@ int machine_refuse(const struct machine *m, const char *verb, struct error *err)
 
 struct guest_memory *machine_memory(struct machine *m)
 {
-    return m->memory;
+    return m->guest.memory;
 }
 
 bool machine_has_arbiter(const struct machine *m)
@@ -125,18 +103,15 @@ void machine_crash(struct machine *m, const char *report)
 int machine_dirty_log(struct machine *m, bool on, struct error *err)
 {
     (void)err;
-    m->logging = on;
-    for (unsigned i = 0; on && i < 2; i++)
-        memset(m->log[i], 0xff, guest_memory_bitmap_words(m->memory, i) * 8);
+    fake_guest_log(&m->guest, on);
     return 0;
 }
 
 int machine_dirty_harvest(struct machine *m, unsigned region, uint64_t *bitmap, struct error *err)
 {
     if (region == 0 && !m->held && m->writes)
-        moving_write_pages(m, m->writes(m, ++m->harvests));
-    for (size_t i = 0; i < guest_memory_bitmap_words(m->memory, region); i++)
-        bitmap[i] |= m->log[region][i];
+        fake_guest_write_many(&m->guest, m->writes(m, ++m->harvests));
+    fake_guest_log_look(&m->guest, region, bitmap);
     return region == 0 ? at(MOVING_HARVEST, err) : 0;
 }
 
@@ -144,9 +119,7 @@ int machine_dirty_clear(struct machine *m, unsigned region, uint64_t first_page,
                         const uint64_t *bitmap, struct error *err)
 {
     (void)err;
-    assert_int_equal(first_page % 64, 0);
-    for (uint64_t i = 0; i < pages / 64; i++)
-        m->log[region][first_page / 64 + i] &= ~bitmap[i];
+    fake_guest_log_clear(&m->guest, region, first_page, pages, bitmap);
     return 0;
 }
 
@@ -163,7 +136,7 @@ int machine_hold(struct machine *m, struct error *err)
     if (r < 0)
         return r;
     if (m->state == MACHINE_RUNNING && rehearsed(m))
-        moving_write_pages(m, m->writes_at_hold);
+        fake_guest_write_many(&m->guest, m->writes_at_hold);
     m->held = true;
     return 0;
 }
@@ -178,7 +151,7 @@ void machine_release(struct machine *m)
 {
     m->leaving = MACHINE_STAYS;
     if (m->held && m->state == MACHINE_RUNNING)
-        moving_write_pages(m, 50); /* nothing of this may be anywhere else */
+        fake_guest_write_many(&m->guest, 50); /* nothing of this may be anywhere else */
     m->held = false;
 }
 
@@ -195,7 +168,7 @@ int machine_save_state(struct machine *m, struct writer *w, struct error *err)
 
     assert_true(m->held);
     assert_int_equal(m->leaving, m->stopped ? MACHINE_LEAVES : MACHINE_STAYS);
-    write_page(m, 7); /* what is written by saving belongs to it */
+    fake_guest_write(&m->guest, 7); /* what is written by saving belongs to it */
     put_bytes(w, m->stopped ? LAST_STATE : "a rehearsal", m->stopped ? strlen(LAST_STATE) : 11);
     m->saves++;
     return r;
@@ -303,20 +276,6 @@ void machine_set_uncertain(struct machine *m, const char *words)
 
 /* The target */
 
-static int create(struct machine *m, uint64_t size)
-{
-    const struct memory_layout layout = {
-        .size = size, .hole_start = MOVING_LOW, .hole_end = HOLE_END};
-    struct error err;
-
-    m->state = MACHINE_RUNNING;
-    if (guest_memory_create(&layout, &m->memory, &err) < 0)
-        return -1;
-    for (unsigned i = 0; i < 2; i++)
-        m->log[i] = calloc(guest_memory_bitmap_words(m->memory, i) + 8, 8);
-    return 0;
-}
-
 int machine_create_from(const struct vm_config *config, struct loop *loop,
                         const struct machine_image *image, struct machine **ret_machine,
                         struct error *err)
@@ -331,7 +290,8 @@ int machine_create_from(const struct vm_config *config, struct loop *loop,
         return r;
     *ret_machine = calloc(1, sizeof(**ret_machine));
     assert_non_null(*ret_machine);
-    assert_int_equal(create(*ret_machine, moving.other_memory ? 5 * MOVING_MIB : MOVING_SIZE), 0);
+    fake_guest_create(&(*ret_machine)->guest, moving.other_memory ? 5 * MOVING_MIB : MOVING_SIZE,
+                      MOVING_LOW);
     (*ret_machine)->state = MACHINE_CREATED;
     return 0;
 }
@@ -340,9 +300,7 @@ void machine_destroy(struct machine *m)
 {
     if (!m)
         return;
-    guest_memory_destroy(m->memory);
-    free(m->log[0]);
-    free(m->log[1]);
+    fake_guest_destroy(&m->guest);
     free(m->said);
     if (m != &moving.source)
         free(m);
@@ -421,12 +379,14 @@ int moving_setup(void **state)
 
     moving = (struct moving){.answer = HANDOVER_AS_IT_WAS};
     *state = &moving;
-    if (create(&moving.source, MOVING_SIZE) < 0 || loop_create(&moving.loop, &err) < 0 ||
+    fake_guest_create(&moving.source.guest, MOVING_SIZE, MOVING_LOW);
+    moving.source.state = MACHINE_RUNNING;
+    if (loop_create(&moving.loop, &err) < 0 ||
         migration_create(&moving.source, moving.loop, &moving.migration, &err) < 0)
         return -1;
     moving.source.loop = moving.loop;
     moving.source.has_disks = true;
-    moving_write_pages(&moving.source, MOVING_PAGES / 2);
+    fake_guest_write_many(&moving.source.guest, MOVING_PAGES / 2);
     moving_say(&moving.source, "boot\0\n", 6);
     migration_set_listener(moving.migration, &listener, NULL);
     return 0;
@@ -521,7 +481,7 @@ void moving_run(const struct migration_move *params)
 static void expect_nothing_left(void)
 {
     assert_int_equal(moving.ended, 1);
-    assert_false(moving.source.logging);
+    assert_false(moving.source.guest.logging);
     assert_int_equal(moving.source.throttle, 0);
 }
 
@@ -548,9 +508,9 @@ void moving_expect_there(void)
     assert_true(moving.source.held); /* from the stop on, for ever */
     assert_true(moving.source.offered);
     for (unsigned i = 0; i < 2; i++)
-        assert_memory_equal(moving.source.memory->regions[i].host,
-                            moving.target->memory->regions[i].host,
-                            moving.source.memory->regions[i].size);
+        assert_memory_equal(moving.source.guest.memory->regions[i].host,
+                            moving.target->guest.memory->regions[i].host,
+                            moving.source.guest.memory->regions[i].size);
     assert_string_equal(moving.target->loaded, LAST_STATE);
     assert_int_equal(moving.target->said_len, moving.source.said_len);
     assert_memory_equal(moving.target->said, moving.source.said, moving.source.said_len);

@@ -9,6 +9,7 @@
  */
 #include <stdatomic.h>
 
+#include "fake_guest.h"
 #include "vmrun/machine.h"
 #include "vmrun/migration.h"
 
@@ -45,13 +46,12 @@ enum moving_step {
 const char *moving_step_name(enum moving_step step);
 
 struct machine {
-    struct guest_memory *memory;
+    struct fake_guest guest;
     enum machine_state state;
     struct loop *loop; /* stopped when it has ended */
-    bool held, logging, killed, marked, offered, has_disks, told_moved, stopped;
-    unsigned harvests, stamp, saves, loads, throttles, asked;
+    bool held, killed, marked, offered, has_disks, told_moved, stopped;
+    unsigned harvests, saves, loads, throttles, asked;
     unsigned throttle, most_throttle;
-    uint64_t *log[2];
     /* How many pages the guest writes before the log is read for the nth time, from 1. */
     unsigned (*writes)(const struct machine *m, unsigned n);
     unsigned writes_at_hold;
@@ -89,7 +89,6 @@ extern struct moving {
 int moving_setup(void **state);
 int moving_teardown(void **state);
 
-void moving_write_pages(struct machine *m, unsigned count);
 void moving_say(struct machine *m, const void *text, size_t len);
 /* Listens; the thread that receives is started by moving_receive(). */
 void moving_listen(void);
