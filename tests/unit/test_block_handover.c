@@ -141,6 +141,23 @@ static bool is_free(const char *path)
     return r == 0;
 }
 
+/* And the source has stopped and lets go of them. */
+static void open_and_offer(struct side *source, struct side *target)
+{
+    open_both(source, target);
+    times = block_handover_offer(&source->set);
+}
+
+/* Somebody else has one of them open, and may have written to it. */
+static void third_opens(struct side *third, bool writes)
+{
+    const char *const path = OTHER;
+
+    side_open(third, false, &path, 1);
+    if (writes)
+        assert_int_equal(write_sector(third, 0), 0);
+}
+
 static void the_target_writes_when_it_has_taken_the_images_and_not_before(void **state)
 {
     struct side source, target;
@@ -203,8 +220,7 @@ static void the_source_can_move_again_after_it_was_left_alone(void **state)
     struct error err, why;
 
     (void)state;
-    open_both(&source, &target);
-    times = block_handover_offer(&source.set);
+    open_and_offer(&source, &target);
     assert_int_equal(ask(&source, &why), HANDOVER_AS_IT_WAS);
     side_close(&target);
     block_handover_unmark(&source.set);
@@ -228,8 +244,7 @@ static void a_target_that_died_before_it_took_them_leaves_all_as_it_was(void **s
     struct error why;
 
     (void)state;
-    open_both(&source, &target);
-    times = block_handover_offer(&source.set);
+    open_and_offer(&source, &target);
     side_close(&target);
     assert_int_equal(ask(&source, &why), HANDOVER_AS_IT_WAS);
     assert_int_equal(write_sector(&source, 0), 0);
@@ -242,8 +257,7 @@ static void a_target_that_ran_and_died_is_noticed_even_if_it_wrote_nothing(void 
     struct error err, why;
 
     (void)state;
-    open_both(&source, &target);
-    times = block_handover_offer(&source.set);
+    open_and_offer(&source, &target);
     assert_int_equal(take(&target, &err), 0);
     side_close(&target);
     assert_int_equal(ask(&source, &why), HANDOVER_UNKNOWN);
@@ -261,14 +275,11 @@ static void a_target_that_ran_and_died_is_noticed_even_if_it_wrote_nothing(void 
 static void a_third_party_that_wrote_in_between_is_noticed(void **state)
 {
     struct side source, target, third;
-    const char *const path = OTHER;
     struct error err, why;
 
     (void)state;
-    open_both(&source, &target);
-    times = block_handover_offer(&source.set);
-    side_open(&third, false, &path, 1);
-    assert_int_equal(write_sector(&third, 0), 0);
+    open_and_offer(&source, &target);
+    third_opens(&third, true);
 
     /* Neither gets them while it has one. */
     assert_int_equal(take(&target, &err), -EBUSY);
@@ -295,8 +306,7 @@ static void a_target_that_wakes_up_late_does_not_run_what_went_on_without_it(voi
     struct error err, why;
 
     (void)state;
-    open_both(&source, &target);
-    times = block_handover_offer(&source.set);
+    open_and_offer(&source, &target);
     assert_int_equal(ask(&source, &why), HANDOVER_AS_IT_WAS);
     assert_int_equal(write_sector(&source, 0), 0);
     side_close(&source); /* killed: nobody holds the arbiter any more */
@@ -313,8 +323,7 @@ static void nor_if_it_wrote_nothing_there(void **state)
     struct error err, why;
 
     (void)state;
-    open_both(&source, &target);
-    times = block_handover_offer(&source.set);
+    open_and_offer(&source, &target);
     assert_int_equal(ask(&source, &why), HANDOVER_AS_IT_WAS);
     side_close(&source);
     assert_int_equal(take(&target, &err), -ESTALE);
@@ -324,13 +333,11 @@ static void nor_if_it_wrote_nothing_there(void **state)
 static void nor_what_a_person_let_go_on(void **state)
 {
     struct side source, target, third;
-    const char *const path = OTHER;
     struct error err, why;
 
     (void)state;
-    open_both(&source, &target);
-    times = block_handover_offer(&source.set);
-    side_open(&third, false, &path, 1); /* it only looks */
+    open_and_offer(&source, &target);
+    third_opens(&third, false); /* it only looks */
     assert_int_equal(ask(&source, &why), HANDOVER_UNKNOWN);
     side_close(&third);
     assert_int_equal(block_handover_retake(&source.set, &err), 0);
@@ -342,14 +349,11 @@ static void nor_what_a_person_let_go_on(void **state)
 static void a_target_does_not_run_what_a_third_party_wrote_to(void **state)
 {
     struct side source, target, third;
-    const char *const path = OTHER;
     struct error err, why;
 
     (void)state;
-    open_both(&source, &target);
-    times = block_handover_offer(&source.set);
-    side_open(&third, false, &path, 1);
-    assert_int_equal(write_sector(&third, 0), 0);
+    open_and_offer(&source, &target);
+    third_opens(&third, true);
     side_close(&third);
     assert_int_equal(take(&target, &err), -ESTALE);
     assert_int_equal(ask(&source, &why), HANDOVER_UNKNOWN);
@@ -366,8 +370,7 @@ static void a_target_that_has_only_the_arbiter_has_not_got_it_yet(void **state)
     struct error err, why;
 
     (void)state;
-    open_both(&source, &target);
-    times = block_handover_offer(&source.set);
+    open_and_offer(&source, &target);
     assert_int_equal(take(&target, &err), 0);
     assert_int_equal(fcntl(block_image_of(source.benches[0].block)->fd, F_OFD_GETLK, &lock), 0);
     assert_int_equal(lock.l_type, F_WRLCK); /* the arbiter; the promise is the last of its place */
@@ -385,8 +388,7 @@ static void an_image_of_another_size_is_not_taken(void **state)
     struct error err, why;
 
     (void)state;
-    open_both(&source, &target);
-    times = block_handover_offer(&source.set);
+    open_and_offer(&source, &target);
     assert_int_equal(truncate(OTHER, 2 * MIB), 0);
     assert_int_equal(take(&target, &err), -ESTALE);
     assert_string_equal(err.msg, "disk data: data.img: it has 2097152 bytes now, and had 1048576 "
