@@ -252,25 +252,11 @@ static void flip(int fd, uint64_t at)
     assert_int_equal(pwrite(fd, &byte, 1, (off_t)at), 1);
 }
 
-/* The sections' entries; the last one ends the file. */
-static unsigned read_table(int fd, struct snapfile_entry *entries)
-{
-    struct snapfile_superblock super;
-    struct error err;
-    unsigned count;
-    uint8_t head[HEAD];
-
-    assert_int_equal(pread(fd, head, sizeof(head), 0), sizeof(head));
-    assert_int_equal(snapfile_get_superblock(head, &super, &err), 0);
-    assert_int_equal(snapfile_get_table(head + SNAPSHOT_PAGE, &super, entries, &count, &err), 0);
-    return count;
-}
-
 static void any_byte_but_those_of_ram_is_looked_at_before_a_restore(void **state)
 {
     struct snapfile_entry entries[SNAPFILE_MAX_SECTIONS];
     int fd = open(NAME, O_RDWR | O_CLOEXEC);
-    unsigned count = read_table(fd, entries);
+    unsigned count = snapshot_file_table(fd, entries);
     char words[40];
 
     (void)state;
@@ -324,7 +310,7 @@ static void a_cut_at_any_boundary_is_refused_and_told_where(void **state)
 {
     struct snapfile_entry entries[SNAPFILE_MAX_SECTIONS];
     int fd = open(NAME, O_RDWR | O_CLOEXEC);
-    unsigned count = read_table(fd, entries);
+    unsigned count = snapshot_file_table(fd, entries);
     char words[48];
 
     (void)state;

@@ -57,19 +57,6 @@ static const char *section_of(const struct snapfile_entry *entries, unsigned cou
     return entries[count - 1].name;
 }
 
-static unsigned read_table(int fd, struct snapfile_entry *entries)
-{
-    struct snapfile_superblock super;
-    struct error err;
-    unsigned count;
-    uint8_t head[HEAD];
-
-    assert_int_equal(pread(fd, head, sizeof(head), 0), sizeof(head));
-    assert_int_equal(snapfile_get_superblock(head, &super, &err), 0);
-    assert_int_equal(snapfile_get_table(head + SNAPSHOT_PAGE, &super, entries, &count, &err), 0);
-    return count;
-}
-
 static uint64_t size_of(int fd)
 {
     struct stat st;
@@ -114,7 +101,7 @@ static void flip_gap(int fd, const char *path, uint64_t from, uint64_t end)
 static void flip_each_byte(int fd, const char *ram_words)
 {
     struct snapfile_entry entries[SNAPFILE_MAX_SECTIONS];
-    unsigned count = read_table(fd, entries);
+    unsigned count = snapshot_file_table(fd, entries);
     uint64_t size = size_of(fd);
     struct error err;
     char words[40];
@@ -191,7 +178,7 @@ static void a_file_cut_anywhere_is_refused_and_told_where(void **state)
     struct snapfile_entry entries[SNAPFILE_MAX_SECTIONS];
     struct snapshot_like like = snapshot_small();
     int fd = make("cut", &like);
-    unsigned count = read_table(fd, entries);
+    unsigned count = snapshot_file_table(fd, entries);
     char words[48];
 
     (void)state;
@@ -322,7 +309,7 @@ static void memory_that_cannot_be_is_refused(void **state)
     int fd = make("forged", &like);
 
     (void)state;
-    read_table(fd, entries);
+    snapshot_file_table(fd, entries);
     assert_string_equal(entries[3].name, "memory");
     for (size_t i = 0; i < COUNT(cases); i++)
         forge(fd, &cases[i], entries[3].offset);
@@ -354,7 +341,7 @@ static void a_base_that_cannot_be_is_refused(void **state)
     int fd = make_on("forged");
 
     (void)state;
-    assert_int_equal(read_table(fd, entries), 7);
+    assert_int_equal(snapshot_file_table(fd, entries), 7);
     assert_string_equal(entries[5].name, "base");
     assert_string_equal(entries[6].name, "pages");
     for (size_t i = 0; i < COUNT(in_superblock); i++)
@@ -371,7 +358,7 @@ static int rename_section_of(int fd, const char *from, const char *to, bool crit
                              struct error *err)
 {
     struct snapfile_entry entries[SNAPFILE_MAX_SECTIONS];
-    unsigned count = read_table(fd, entries);
+    unsigned count = snapshot_file_table(fd, entries);
     uint8_t page[SNAPSHOT_PAGE];
 
     for (unsigned i = 0; i < count; i++) {
@@ -463,7 +450,7 @@ static void a_state_that_cannot_be_read_is_named(void **state)
     assert_int_equal(told, 3);
     snapfile_close(file);
 
-    read_table(fd, entries);
+    snapshot_file_table(fd, entries);
     assert_string_equal(entries[2].name, "state");
     assert_int_equal(pwrite(fd, "\xff", 1, (off_t)entries[2].offset), 1);
     snapshot_mend(fd, SNAPSHOT_ALL);

@@ -29,15 +29,11 @@ static struct bench {
 
 static void make_file(const void *section, size_t len)
 {
-    static uint8_t ram[2 * MIB];
-    const struct snapfile_region regions[] = {{0, 2 * MIB}, {4096 * MIB, 2 * MIB}};
     struct snapfile_writer *writer;
     struct error err;
 
-    memset(ram, 0x5a, sizeof(ram));
-    assert_int_equal(snapfile_create("file", true, regions, 2, &writer, &err), 0);
-    for (unsigned i = 0; i < 2; i++)
-        assert_int_equal(snapfile_put_pages(writer, i, 0, ram, sizeof(ram), &err), 0);
+    assert_int_equal(snapfile_create("file", true, snapshot_halves, 2, &writer, &err), 0);
+    snapshot_put_halves(writer, (uint64_t[]){2 * MIB, 2 * MIB});
     if (section)
         assert_int_equal(
             snapfile_put_section(writer, WORKING_SET_SECTION, false, section, len, &err), 0);
@@ -54,19 +50,6 @@ static void make_file_with(const struct working_run *runs, size_t count)
     assert_false(section.failed);
     make_file(section.data, section.len);
     free(section.data);
-}
-
-static void map_memory(void)
-{
-    const struct memory_layout layout = {
-        .size = 4 * MIB, .hole_start = 2 * MIB, .hole_end = 4096 * MIB};
-    struct error err;
-
-    assert_int_equal(guest_memory_create(&layout, &bench.memory, &err), 0);
-    for (unsigned i = 0; i < 2; i++)
-        assert_int_equal(guest_memory_map_file(bench.memory, i, snapfile_fd(bench.file),
-                                               snapfile_ram_offset(bench.file, i), &err),
-                         0);
 }
 
 static int teardown(void **state)
@@ -190,7 +173,7 @@ static void what_is_fetched_is_there_and_what_is_written_to_is_a_copy(void **sta
 
     (void)state;
     make_file_with(runs, COUNT(runs));
-    map_memory();
+    bench.memory = snapshot_map_halves(bench.file);
     assert_int_equal(working_set_find(bench.file, &set, &err), 0);
     assert_int_equal(page_table_entry(0, 100) & HERE, 0);
     working_set_prefetch(&set, bench.memory, &leave);
@@ -212,7 +195,7 @@ static void fetching_stops_when_it_is_told_to(void **state)
 
     (void)state;
     make_file_with(&run, 1);
-    map_memory();
+    bench.memory = snapshot_map_halves(bench.file);
     assert_int_equal(working_set_find(bench.file, &set, &err), 0);
     working_set_prefetch(&set, bench.memory, &leave);
     assert_int_equal(page_table_entry(0, 0) & HERE, 0);
@@ -227,7 +210,7 @@ static void a_file_that_was_cut_off_harms_nobody_who_fetches(void **state)
 
     (void)state;
     make_file_with(runs, 2);
-    map_memory();
+    bench.memory = snapshot_map_halves(bench.file);
     assert_int_equal(working_set_find(bench.file, &set, &err), 0);
     assert_int_equal(truncate("file", 3 * MIB), 0);
     working_set_prefetch(&set, bench.memory, &leave);

@@ -167,3 +167,46 @@ void snapshot_mend(int fd, unsigned what)
         snapfile_put_le(head + SNAPSHOT_PAGE - 8, snapfile_hash(head, SNAPSHOT_PAGE - 8), 8);
     assert_int_equal(pwrite(fd, head, sizeof(head), 0), sizeof(head));
 }
+
+unsigned snapshot_file_table(int fd, struct snapfile_entry *entries)
+{
+    struct snapfile_superblock super;
+    struct error err;
+    unsigned count;
+    uint8_t head[2 * SNAPSHOT_PAGE];
+
+    assert_int_equal(pread(fd, head, sizeof(head), 0), sizeof(head));
+    assert_int_equal(snapfile_get_superblock(head, &super, &err), 0);
+    assert_int_equal(snapfile_get_table(head + SNAPSHOT_PAGE, &super, entries, &count, &err), 0);
+    return count;
+}
+
+#define HALF (UINT64_C(2) << 20)
+#define HOLE_END (UINT64_C(4) << 30)
+
+const struct snapfile_region snapshot_halves[2] = {{0, HALF}, {HOLE_END, HALF}};
+
+void snapshot_put_halves(struct snapfile_writer *writer, const uint64_t data[2])
+{
+    static uint8_t ram[HALF];
+    struct error err;
+
+    memset(ram, 0x5a, sizeof(ram));
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(snapfile_put_pages(writer, i, 0, ram, data[i], &err), 0);
+}
+
+struct guest_memory *snapshot_map_halves(const struct snapfile *file)
+{
+    const struct memory_layout layout = {
+        .size = 2 * HALF, .hole_start = HALF, .hole_end = HOLE_END};
+    struct guest_memory *memory;
+    struct error err;
+
+    assert_int_equal(guest_memory_create(&layout, &memory, &err), 0);
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(
+            guest_memory_map_file(memory, i, snapfile_fd(file), snapfile_ram_offset(file, i), &err),
+            0);
+    return memory;
+}

@@ -6,7 +6,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "vmrun/memory.h"
 #include "vmrun/snapfile.h"
+
+struct snapfile_entry;
 
 #define SNAPSHOT_PAGE 4096u
 #define SNAPSHOT_MACHINE "{\n  \"cpus\": 1,\n  \"disks\": [{\"path\": \"/a.img\"}]\n}\n"
@@ -37,6 +40,16 @@ struct snapfile_written snapshot_file_publish(struct snapfile_writer *writer);
 struct snapfile *snapshot_file_open(const char *path);
 /* All of its RAM. */
 void snapshot_file_verify(const struct snapfile *file);
+
+/* The entries of its sections, of which the last one ends the file; how many. */
+unsigned snapshot_file_table(int fd, struct snapfile_entry *entries);
+
+/* RAM of two regions of 2 MiB, the upper one behind a hole up to 4 GiB, with pages of the first
+ * `data` bytes of each; and memory that is mapped from such a file.
+ */
+extern const struct snapfile_region snapshot_halves[2];
+void snapshot_put_halves(struct snapfile_writer *writer, const uint64_t data[2]);
+struct guest_memory *snapshot_map_halves(const struct snapfile *file);
 
 /* Make checksums right again, as far as what they are of can be found: of sections, table,
  * superblock.
