@@ -159,13 +159,13 @@ static void an_archive_with_a_byte_flipped_or_cut_off_gives_nothing_wrong(void *
     struct bytes archive = load("archive");
     folder_write("bad", "", 0);
     unsigned before = folder_count();
-    for (size_t i = 0; i < archive.len; i++) {
+    for (size_t i = 0; i < archive.len; i += SNAPSHOT_STEP) {
         archive.data[i] ^= (uint8_t)(1u << i % 8);
         folder_write("bad", archive.data, archive.len);
         refuse_or_restore("vm", before);
         archive.data[i] ^= (uint8_t)(1u << i % 8);
     }
-    for (size_t len = 0; len < archive.len; len += 5) {
+    for (size_t len = 0; len < archive.len; len += 5 * SNAPSHOT_STEP) {
         folder_write("bad", archive.data, len);
         assert_true(unpack("bad", "bad-back", &err) == -EPROTO);
         assert_int_equal(folder_count(), before);

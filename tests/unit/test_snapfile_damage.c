@@ -89,7 +89,7 @@ static void flip_gap(int fd, const char *path, uint64_t from, uint64_t end)
         bool edge = page == from || page + SNAPSHOT_PAGE == end;
 
         snprintf(words, sizeof(words), "bytes from %llu on", (unsigned long long)page);
-        for (uint64_t at = page; at < page + SNAPSHOT_PAGE; at += edge ? 1 : 61)
+        for (uint64_t at = page; at < page + SNAPSHOT_PAGE; at += (edge ? 1 : 61) * SNAPSHOT_STEP)
             flip(fd, path, at, words);
         assert_int_equal(
             fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)page, SNAPSHOT_PAGE),
@@ -106,13 +106,13 @@ static void flip_each_byte(int fd, const char *ram_words)
     struct error err;
     char words[40];
 
-    for (uint64_t at = 0; at < SNAPSHOT_PAGE; at++)
+    for (uint64_t at = 0; at < SNAPSHOT_PAGE; at += SNAPSHOT_STEP)
         flip(fd, "flipped", at, "flipped: superblock: ");
-    for (uint64_t at = SNAPSHOT_PAGE; at < HEAD; at++)
+    for (uint64_t at = SNAPSHOT_PAGE; at < HEAD; at += SNAPSHOT_STEP)
         flip(fd, "flipped", at, "flipped: section table: ");
-    for (uint64_t at = 2 * MIB; at < entries[0].offset; at++)
+    for (uint64_t at = 2 * MIB; at < entries[0].offset; at += SNAPSHOT_STEP)
         flip(fd, "flipped", at, ram_words);
-    for (uint64_t at = entries[0].offset; at < size; at++) {
+    for (uint64_t at = entries[0].offset; at < size; at += SNAPSHOT_STEP) {
         snprintf(words, sizeof(words), "flipped: section '%s': ", section_of(entries, count, at));
         flip(fd, "flipped", at, words);
     }
