@@ -17,7 +17,7 @@ expect() {
     words=$2
     payload=$3
     shift 3
-    true | timeout 30 "$vmrun" run --memory 16M --kernel "$payloads/$payload.elf" "$@" >"$out" 2>&1
+    true | timeout 120 "$vmrun" run --memory 16M --kernel "$payloads/$payload.elf" "$@" >"$out" 2>&1
     status=$?
     if [ $status -ne "$wanted" ] || ! grep -q "$words" "$out"; then
         echo "$payload: status $status, wanted $wanted and \"$words\" in:"

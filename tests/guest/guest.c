@@ -249,7 +249,7 @@ static void wait_for(struct guest *g, unsigned count, const char *what)
     int r = 0;
 
     clock_gettime(CLOCK_REALTIME, &limit);
-    limit.tv_sec += 20;
+    limit.tv_sec += 100;
     pthread_mutex_lock(&g->lock);
     while (r == 0 && g->count < count && g->status < 0 && !g->crashes)
         r = pthread_cond_timedwait(&g->changed, &g->lock, &limit);
@@ -261,7 +261,7 @@ static void wait_for(struct guest *g, unsigned count, const char *what)
     char *registers = kvm_vm_describe(g->vm);
     print_error("%s", registers);
     free(registers);
-    fail_msg("after 20 s the payload had not %s; it made %u accesses", what, g->count);
+    fail_msg("after 100 s the payload had not %s; it made %u accesses", what, g->count);
 }
 
 void guest_wait_accesses(struct guest *g, unsigned count)

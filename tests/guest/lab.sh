@@ -15,7 +15,7 @@ for test in "$@"; do
     names="$names $(basename "$test")"
 done
 # shellcheck disable=SC2086,SC2016 # words; the emulated host expands the rest
-exec "$(dirname "$0")/../../tools/lab" run --timeout "${TIMEOUT:-1000}" $puts -- '
+exec "$(dirname "$0")/../../tools/lab" run --timeout "${TIMEOUT:-2300}" $puts -- '
     failed=0
     for test in '"$names"'; do
         VMRUN_PAYLOADS=payloads ./$test 2>&1 || { echo "FAILED: $test ($?)"; failed=1; }

@@ -19,7 +19,7 @@ await_machine() {
     port=
     VMRUN_DIR=$there "$vmrun" receive tcp://127.0.0.1:0 "$@" </dev/null >"$folder/$label.out" 2>"$folder/$label.said" &
     receiver=$!
-    for _ in {1..200}; do
+    for _ in {1..1200}; do
         port=$(sed -n 's/.*waiting for a machine at tcp:.*:\([0-9]*\)$/\1/p' "$folder/$label.said")
         [[ ! $port ]] || return 0
         sleep 0.05
@@ -163,7 +163,11 @@ machine v 1 2
 await_machine killed
 timeout 60 "$vmrun" migrate v "tcp://127.0.0.1:$port" "${slow[@]}" >"$folder/words" 2>&1 &
 mover=$!
-sleep 0.5
+# It has begun when the other side has its connection; then the state of it is 01, ESTABLISHED.
+for _ in {1..1200}; do
+    ! grep -qE "^ *[0-9]+: 0100007F:$(printf %04X "$port") [0-9A-F:]+ 01 " /proc/net/tcp || break
+    sleep 0.05
+done
 "$vmrun" kill v || fail "it cannot be killed while it moves"
 wait "$mover" && fail "a dead machine moved"
 said "$folder/words" "v did not move: the machine has ended"

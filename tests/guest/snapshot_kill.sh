@@ -23,6 +23,7 @@ went_on() { # from FILE
     "$vmrun" restore --detach --console "file:$folder/t" "$1" >"$folder/out" 2>&1 || fail "kill $n: $1 is restored" "$folder/out"
     ((n % 10)) || goes_on t "$nonce"
 }
+# How long a save takes changes with what else the host does: the moments move so that half of them come before its end.
 old=0 new=0 longest=0
 for ((n = 0; n < kills; n++)); do
     option=${options[n % 3]} file=$files/new
@@ -57,10 +58,12 @@ for ((n = 0; n < kills; n++)); do
     if [[ -e $file ]] && ! cmp -s "$folder/base" "$file"; then
         "$vmrun" snapshot verify "$file" >"$folder/verify" 2>&1 || fail "kill $n: the file that is there is whole" "$folder/verify"
         new=$((new + 1))
+        longest=$((longest * 9 / 10))
     else
         ((said_so == 1)) || fail "kill $n: that nothing was saved is told (status $said_so)" "$folder/out"
         grep -q '^vmrun: ' "$folder/out" || fail "kill $n: in words" "$folder/out"
         old=$((old + 1))
+        longest=$((longest * 11 / 10))
     fi
     [[ ! $names || $names == "$(basename "$file")" ]] || fail "kill $n: nothing else is there, but: $names"
     [[ $option != --force || $names ]] || fail "kill $n: the older file is there"
@@ -68,5 +71,5 @@ for ((n = 0; n < kills; n++)); do
 done
 # What was left behind of the killed ones is in nobody's way, and what they replaced is what it was.
 went_on "$folder/base"
-ok "of $kills saves, $old were killed with no new file, and $new when it was there; the longest took $((longest / 1000)) ms"
-((old >= kills / 5)) || fail "most were killed before their end"
+ok "of $kills saves, $old were killed with no new file, and $new when it was there; the last moments were within $((longest / 1000)) ms"
+((old >= kills / 5)) || fail "too few were killed before their end"

@@ -38,6 +38,8 @@ snapshot_end() {
     for socket in "$folder"/run/vmrun/*.sock "$folder"/*/*.sock; do
         [[ ! -e $socket ]] || VMRUN_DIR=$(dirname "$socket") "$vmrun" kill "$(basename "$socket" .sock)" >/dev/null 2>&1 || true
     done
+    # shellcheck disable=SC2046 # words; what waits for a machine that does not come
+    kill $(jobs -p) 2>/dev/null || true
     wait
     rm -rf "$folder"
     exit $status
@@ -58,12 +60,12 @@ torture_lines() { grep -aE '^torture( [0-9a-f]{16}){7}'$'\r''?$' "$folder/$1" 2>
 goes_on() {
     local name=$1 nonce=$2 before words
     before=$(torture_lines "$name" | wc -l)
-    for _ in {1..600}; do
+    for _ in {1..2400}; do
         said=$(torture_lines "$name" | tail -n +$((before + 1)) | tail -n 1)
         [[ ! $said ]] || break
         sleep 0.05
     done
-    [[ $said ]] || fail "$name says nothing for 30 s" "$folder/$name"
+    [[ $said ]] || fail "$name says nothing for 2 minutes" "$folder/$name"
     read -ra words <<<"${said%$'\r'}"
     [[ ! $nonce || ${words[1]} == "$nonce" ]] || fail "$name: the nonce was $nonce" "$folder/$name"
     [[ ${words[4]} == 0000000000000000 ]] || fail "$name: wrong pages" "$folder/$name"

@@ -45,7 +45,7 @@ for cpus in 1 2; do
     restored 0 lazy freeze
     ram=$(sed -n "s/-.* rw-p .*$(basename "$folder")\/file\$//p" "/proc/$(pid_of "t$cpus")/maps" | head -n 1)
     dd if=/dev/zero of="/proc/$(pid_of "t$cpus")/mem" bs=4096 count=64 seek=$((0x$ram + 0x400000)) oflag=seek_bytes conv=notrunc 2>/dev/null
-    for _ in {1..200}; do
+    for _ in {1..1200}; do
         ! grep -aqE '^torture( [0-9a-f]{16}){3} 0*[1-9a-f]' "$folder/t$cpus" || break
         sleep 0.05
     done

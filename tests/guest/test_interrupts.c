@@ -42,7 +42,7 @@ static bool lapic_pending(struct guest *g, unsigned vector)
 /* KVM raises an interrupt for an eventfd in a worker of its own. */
 static void wait_ioapic_pending(struct guest *g, uint32_t mask)
 {
-    for (unsigned i = 0; i < 2000 && ioapic_pending(g) != mask; i++)
+    for (unsigned i = 0; i < 60000 && ioapic_pending(g) != mask; i++)
         usleep(1000);
     assert_int_equal(ioapic_pending(g), mask);
 }
@@ -50,14 +50,14 @@ static void wait_ioapic_pending(struct guest *g, uint32_t mask)
 /* A pulse is remembered by the PIC; an IOAPIC input that is masked forgets it. */
 static void wait_pic_pending(struct guest *g, uint8_t mask)
 {
-    for (unsigned i = 0; i < 2000 && pic_pending(g, KVM_IRQCHIP_PIC_MASTER) != mask; i++)
+    for (unsigned i = 0; i < 60000 && pic_pending(g, KVM_IRQCHIP_PIC_MASTER) != mask; i++)
         usleep(1000);
     assert_int_equal(pic_pending(g, KVM_IRQCHIP_PIC_MASTER), mask);
 }
 
 static void wait_lapic_pending(struct guest *g, unsigned vector)
 {
-    for (unsigned i = 0; i < 2000 && !lapic_pending(g, vector); i++)
+    for (unsigned i = 0; i < 60000 && !lapic_pending(g, vector); i++)
         usleep(1000);
     assert_true(lapic_pending(g, vector));
 }
