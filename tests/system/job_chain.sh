@@ -2,6 +2,7 @@
 # shellcheck shell=dash disable=SC1091,SC2016,SC2034,SC2086,SC2153,SC2154
 # Snapshots that build on each other, of a guest that checks itself (images/torture.c): what changed is found in each of the ways,
 # and the chain holds exactly what a whole snapshot of the same moment holds.
+# seconds: 100
 # modules: virtio_rng
 # builds: images/torture.c
 . ./lib.sh

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=dash disable=SC1091,SC2016,SC2034,SC2153
 # Debian's own root file system on a virtio disk: to multi-user, through a reboot, and off by the power button.
+# seconds: 120
 # modules: virtio_pci,virtio_blk
 # disks: debian
 . ./lib.sh
@@ -46,7 +47,7 @@ expect "which counts as one reset" sh -c 'vmrun status deb --json | grep -q "\"r
 works "after the reboot"
 expect "its files are there" [ "$(in_guest cat /root/before)" = "$before" -a "$before" ]
 
-expect "the power button shuts it down" vmrun stop deb --timeout 90
+expect "the power button shuts it down" vmrun stop deb --timeout 360
 ended 10
 expect "and vmrun ends with status 0" status_is 0
 expect "having said nothing of trouble" sh -c '! grep -i -E "warn|error|fail" /tmp/deb.err'

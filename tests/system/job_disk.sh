@@ -2,6 +2,7 @@
 # shellcheck shell=dash disable=SC1091,SC2016,SC2034,SC2086,SC2153,SC2154
 # Disks: every way to read and write, compared by checksums; locks, growth; and what becomes of errors of the host's.
 # $1: megabytes that each of fio's jobs writes (2).
+# seconds: 120
 # modules: virtio_pci,virtio_blk,virtio_console
 # disks: debian ext4:1G ext4:48M
 . ./lib.sh
@@ -84,7 +85,7 @@ expect "and uses it" in_guest "dd if=/usr/bin/python3 of=/dev/vdb bs=1M count=2 
 
 second() { # OPTION...: of a second machine that wants a disk; it fails
     STATUS=0
-    timeout 20 vmrun run --name second --kernel "$KERNEL" --initrd "$INITRD" --console none --disk "$@" </dev/null >"$OUT" 2>"$ERR" || STATUS=$?
+    timeout 120 vmrun run --name second --kernel "$KERNEL" --initrd "$INITRD" --console none --disk "$@" </dev/null >"$OUT" 2>"$ERR" || STATUS=$?
 }
 second /mnt/images/none
 expect "a second machine does not get an image that is written" status_is 1

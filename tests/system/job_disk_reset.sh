@@ -2,6 +2,7 @@
 # shellcheck shell=dash disable=SC1091,SC2016,SC2034,SC2086,SC2153,SC2154,SC3045
 # A machine that is reset or killed in the middle of writing, again and again: fsck finds nothing wrong, and what was synced is there.
 # $1: how often (3); every third time it is killed and started anew, and its image's cache mode changes.
+# seconds: 120
 # modules: virtio_pci,virtio_blk,virtio_console
 # disks: debian ext4:2G
 . ./lib.sh

@@ -2,6 +2,7 @@
 # shellcheck shell=dash disable=SC1091,SC2016,SC2034,SC2086,SC2153,SC2154
 # A guest that checks its memory, disk, network, timers and clocks all the time (images/torture.c) is saved and restored, again and again.
 # $1: how often with each number of CPUs (4); tools/soak snapshot gives more.
+# seconds: 100
 # modules: virtio_pci,virtio_blk,virtio_net,virtio_rng,virtio_console
 # programs: ip
 # builds: images/torture.c

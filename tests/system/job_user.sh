@@ -10,7 +10,7 @@ line=$(script_line 'id; echo from the guest')
 as_user "vmrun run --kernel $KERNEL --initrd $INITRD --cmdline '$line'" </dev/null >"$OUT" 2>"$ERR"
 expect "an ordinary user in group kvm boots a guest" printed "from the guest"
 expect "doctor is content with this host" as_user vmrun doctor
-as_user "vmrun run --name mine --detach --kernel $KERNEL --initrd $INITRD --cmdline '$(script_line 'sleep 100')'" >"$OUT" 2>"$ERR"
+as_user "vmrun run --name mine --detach --kernel $KERNEL --initrd $INITRD --cmdline '$(script_line 'sleep 100000')'" >"$OUT" 2>"$ERR"
 expect "in the background as well" sh -c "su user -c 'XDG_RUNTIME_DIR=/tmp/user-run vmrun list' | grep -q mine"
 expect "the socket is the user's alone" [ "$(stat -c '%a %U' /tmp/user-run/vmrun/mine.sock)" = "600 user" ]
 expect "and kill" as_user vmrun kill mine

@@ -52,7 +52,7 @@ guest_in_background() {
 # Debian takes its orders over hvc0, a line each, so that the host can do things in between; debian returns when it takes them, and
 # debian_is_up waits for that after a reboot. The serial console's output is /tmp/NAME.serial, what vmrun says /tmp/NAME.err.
 # A job that wants Debian's programs and no more sets BOOT=$WITHOUT_SYSTEMD, and loads virtio_console in its initrd.
-ROOTFS=/dev/nvme0n4 LIMIT=400 BOOT=''
+ROOTFS=/dev/nvme0n4 LIMIT=1000 BOOT=''
 # shellcheck disable=SC2034
 WITHOUT_SYSTEMD=init=/usr/local/sbin/vmrun-script
 agent='exec <>/dev/hvc0 >&0 2>&1
@@ -119,9 +119,9 @@ status_is() { [ "$STATUS" = "$1" ] || { echo "status is $STATUS, not $1"; return
 printed() { grep -q -e "$1" "$OUT" || { echo "not printed: $1"; return 1; }; }
 not_printed() { ! grep -e "$1" "$OUT"; }
 
-# wait_for SECONDS COMMAND...: until it succeeds.
+# wait_for SECONDS COMMAND...: until it succeeds. The seconds are a quiet machine's; a busy one has four times as many.
 wait_for() {
-    seconds=$1
+    seconds=$(($1 * 4))
     shift
     for _ in $(seq $((seconds * 5))); do
         "$@" >/dev/null 2>&1 && return 0
