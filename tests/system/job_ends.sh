@@ -23,14 +23,15 @@ vmrun run --name panics --detach --kernel "$KERNEL" --initrd "$INITRD" \
 expect "a panicking guest restarts, and it is counted" wait_for 90 sh -c 'vmrun status panics --json | grep -q -E "\"resets\": *[2-9]"'
 vmrun kill panics
 
-guest_in_background button 'sleep 1000'
-expect "it runs" wait_for 30 sh -c 'vmrun list | grep button | grep -q running'
-sleep 8
-expect "stop presses the power button and the guest obeys" vmrun stop button --timeout 60
+guest_in_background button 'until ls -l /proc/$(pidof acpid)/fd | grep -q input/event; do sleep 0.1; done; echo listens; sleep 100000' \
+    --console file:/tmp/button
+expect "it runs, and hears its button" wait_for 60 grep -q listens /tmp/button
+expect "stop presses the power button and the guest obeys" vmrun stop button --timeout 240
 expect "nothing is left behind" wait_for 10 nothing_left
 
-vmrun run --name deaf --detach --kernel "$KERNEL" --cmdline "console=ttyS0 panic=0" >"$OUT" 2>"$ERR"
-sleep 4
+vmrun run --name deaf --detach --kernel "$KERNEL" --cmdline "console=ttyS0 panic=0" \
+    --console file:/tmp/deaf >"$OUT" 2>"$ERR"
+expect "a guest hangs" wait_for 60 grep -q 'Kernel panic' /tmp/deaf
 expect "a guest that ignores the button is reported" sh -c '! vmrun stop deaf --timeout 2'
 expect "and still runs" sh -c 'vmrun list | grep -q deaf'
 expect "--force kills it" vmrun stop deaf --timeout 2 --force

@@ -50,7 +50,8 @@ for mode in prefetch lazy eager; do
     expect "it ends" vmrun kill m
 done
 STATUS=0
-timeout -s INT 3 vmrun restore $FILES/snap --record=60 --console file:/tmp/i </dev/null >"$OUT" 2>"$ERR" || STATUS=$?
+{ wait_for 60 ticks /tmp/i; kill -INT "$(pidof vmrun)"; } >/dev/null 2>&1 &
+vmrun restore $FILES/snap --record=1000 --console file:/tmp/i </dev/null >"$OUT" 2>"$ERR" || STATUS=$?
 expect "Ctrl-C ends a machine that is watched" status_is 130
 expect "in words" grep -q "no working set was recorded: the machine was ended before" "$ERR"
 expect "the file is as it was" [ "$(inode)" = "$second" ]
