@@ -31,7 +31,7 @@ expect "b's vmrun takes the image" on b "$start"
 expect "a's vmrun is refused" refused a
 expect "b's ends" on b vmrun kill one
 
-on a "./locks set /mnt/disk $far 1 1000 >/tmp/far & sleep 1"
+on a "rm -f /tmp/far; ./locks set /mnt/disk $far 1 1000 >/tmp/far & wait_for 30 test -s /tmp/far"
 expect "a takes a byte far behind the end" [ "$(on a cat /tmp/far)" = got ]
 expect "b sees that" locks b taken get /mnt/disk $far 1
 expect "and is denied it" locks b denied set /mnt/disk $far 1 0
@@ -52,7 +52,7 @@ expect "b writes, and a sees another time with a lock" other_time
 
 # A host that is cut off keeps its locks until its lease of 90 s is over and another wants them.
 if [ "$1" = lease ]; then
-    on a "./locks set /mnt/disk $far 1 1000 >/tmp/far & sleep 1"
+    on a "rm -f /tmp/far; ./locks set /mnt/disk $far 1 1000 >/tmp/far & wait_for 30 test -s /tmp/far"
     expect "a takes the byte again" [ "$(on a cat /tmp/far)" = got ]
     expect "and is cut off for 150 s" on a '(sleep 1; ip link set eth0 down; sleep 150; ip link set eth0 up) >/dev/null 2>&1 &'
     sleep 30
