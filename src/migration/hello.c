@@ -147,7 +147,7 @@ static int read_hello(const json_t *body, struct hello *ret_hello, struct error 
 
 int hello_receive(struct frame_stream *stream, struct hello *ret_hello, struct error *err)
 {
-    json_t *body;
+    json_t *body = NULL;
     int r = hello_expect_json(stream, FRAME_HELLO, &body, err);
 
     if (r < 0)
@@ -167,7 +167,7 @@ int hello_welcome(struct frame_stream *stream, const struct hello *hello, struct
 
 int hello_expect_welcome(struct frame_stream *stream, struct hello *hello, struct error *err)
 {
-    json_t *body;
+    json_t *body = NULL;
     int r = hello_expect_json(stream, FRAME_WELCOME, &body, err);
 
     if (r < 0)
