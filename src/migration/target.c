@@ -20,8 +20,7 @@
 #include "vmrun/log.h"
 
 #define COMMIT_MS 60000
-#define MACHINE_MS 60000 /* what the machine is, all of it; nobody else is listened to meanwhile \
-                          */
+#define MACHINE_MS 60000 /* for all that the machine is; others wait meanwhile */
 #define REGION_BYTES 16u /* of MEMORY, for each */
 
 /* Before there is a machine */
