@@ -7,7 +7,6 @@ import json
 import mmap
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -96,6 +95,7 @@ class Qemu:
     """A process with the guest, and its monitor."""
 
     stopped = None
+    running = []
 
     def __init__(self, bench, elf32, memory_mib, *more, name="qemu", inside=()):
         self.b, self.serial = bench, bench.path(name + ".serial")
@@ -104,6 +104,7 @@ class Qemu:
         monitor = bench.path(name + ".qmp")
         self.process = subprocess.Popen([*inside, *self.words, "-serial", f"file:{self.serial}", "-qmp",
                                          f"unix:{monitor},server=on,wait=off", *more], stderr=subprocess.DEVNULL)
+        self.running.append(self.process)
         for _ in range(400):
             try:
                 self.socket = socket.socket(socket.AF_UNIX)
@@ -138,6 +139,13 @@ class Qemu:
         return told
 
     def end(self):
-        self.process.send_signal(signal.SIGKILL)
+        self.running.remove(self.process)
+        self.process.kill()
         self.process.wait()
         self.socket.close()
+
+    @classmethod
+    def end_all(cls):
+        for process in cls.running:
+            process.kill()
+            process.wait()
