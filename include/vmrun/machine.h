@@ -140,6 +140,7 @@ void machine_resize_virtio_console(struct machine *machine, uint16_t columns, ui
  * The memory's regions are fixed; its contents change while the guest runs.
  */
 struct guest_memory *machine_memory(struct machine *machine);
+unsigned machine_cpus(const struct machine *machine); /* of the guest */
 
 /*
  * What it is, as JSON text that the caller frees: the section "machine" of a snapshot.

@@ -541,6 +541,11 @@ const struct vm_config *machine_config(const struct machine *m)
     return m->config;
 }
 
+unsigned machine_cpus(const struct machine *m)
+{
+    return (unsigned)m->config->cpus;
+}
+
 struct console *machine_console(struct machine *m)
 {
     return m->console;

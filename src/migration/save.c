@@ -357,11 +357,12 @@ static int open_file(struct save *save, struct machine *machine,
     return snapfile_create(params->path, params->replace, regions, mem->count, &save->file, err);
 }
 
-static unsigned workers(void)
+/* On CPUs that the guest leaves: else it is the guest that waits, for a turn of the scheduler. */
+static unsigned workers(const struct machine *machine)
 {
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    long rest = sysconf(_SC_NPROCESSORS_ONLN) - (long)machine_cpus(machine);
 
-    return cpus < (long)MOST_WORKERS ? 1 : MOST_WORKERS;
+    return rest < (long)MOST_WORKERS ? 1 : MOST_WORKERS;
 }
 
 static int open_base(struct save *save, const struct migration *migration,
@@ -371,7 +372,8 @@ static int open_base(struct save *save, const struct migration *migration,
 
     if (!params->base)
         return 0;
-    if (changed_open(changed, params->base, machine_memory(migration->machine), workers(), err) < 0)
+    if (changed_open(changed, params->base, machine_memory(migration->machine),
+                     workers(migration->machine), err) < 0)
         return -err->code;
     if (changed_is_mark(&migration->origin, changed->base))
         changed->how = MIGRATION_BY_MAPPINGS;
@@ -407,6 +409,6 @@ int migration_save(struct migration *migration, const struct migration_save *par
         free(save);
         return r;
     }
-    return job_start(migration, &save->job, save->changed.base ? &sink_on_base : &sink, workers(),
-                     err);
+    return job_start(migration, &save->job, save->changed.base ? &sink_on_base : &sink,
+                     workers(migration->machine), err);
 }

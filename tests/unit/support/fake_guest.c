@@ -9,6 +9,8 @@
 
 #include <cmocka.h>
 
+#include "vmrun/machine.h"
+
 #define HOLE_END (UINT64_C(4) << 30)
 
 void fake_guest_create(struct fake_guest *g, uint64_t size, uint64_t low)
@@ -31,6 +33,12 @@ void fake_guest_destroy(struct fake_guest *g)
     free(g->log[0]);
     free(g->log[1]);
     *g = (struct fake_guest){0};
+}
+
+unsigned machine_cpus(const struct machine *m)
+{
+    (void)m;
+    return 1;
 }
 
 /* Which region a page is in; the number that it has there. */

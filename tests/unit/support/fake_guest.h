@@ -4,7 +4,8 @@
 
 /*
  * A guest's RAM in two regions with a log of what the guest writes, which is what a fake machine
- * answers migration's questions with. Pages count from 0 through both regions.
+ * answers migration's questions with. Pages count from 0 through both regions. It has one CPU:
+ * machine_cpus() is here too.
  */
 #include <stdbool.h>
 #include <stdint.h>
