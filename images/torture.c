@@ -17,6 +17,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -383,6 +384,7 @@ static void timer_start(struct timer *t, uint64_t period)
 static void timer_take(struct timer *t)
 {
     uint64_t before = now_ns(CLOCK_MONOTONIC), due = t->begin + (t->ticks + 1) * t->period, times;
+    uint64_t after;
 
     if (read(t->fd, &times, sizeof(times)) != (ssize_t)sizeof(times)) {
         /* Just after time has moved on the interrupt may be still to come: looked at for a while.
@@ -400,9 +402,14 @@ static void timer_take(struct timer *t)
     count(&done.missed, times - 1);
     if (before > due + LATE_NS)
         count(&done.late, 1);
-    if (now_ns(CLOCK_MONOTONIC) + SLACK_NS < t->begin + t->ticks * t->period)
-        wrong("timer of %llu ms: tick %llu comes too early",
-              (unsigned long long)(t->period / 1000000), (unsigned long long)t->ticks);
+    due = t->begin + t->ticks * t->period;
+    after = now_ns(CLOCK_MONOTONIC);
+    if (after + SLACK_NS < due)
+        wrong("timer of %llu ms: tick %llu, of %llu at once, comes %llu us too early, on CPU %d; "
+              "%llu us passed while it was read",
+              (unsigned long long)(t->period / 1000000), (unsigned long long)t->ticks,
+              (unsigned long long)times, (unsigned long long)(due - after) / 1000, sched_getcpu(),
+              (unsigned long long)(after - before) / 1000);
     if (before > t->begin + (t->ticks + 1) * t->period + SLACK_NS)
         wrong("timer of %llu ms: ticks are lost, %llu so far",
               (unsigned long long)(t->period / 1000000), (unsigned long long)t->ticks);
