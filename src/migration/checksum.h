@@ -21,7 +21,7 @@ void checksum_begin(struct checksum *checksum);
 void checksum_add(struct checksum *checksum, const void *data, size_t len);
 uint64_t checksum_end(const struct checksum *checksum);
 
-/* One for each width of the CPU's vectors that is worth it: checksum_xxh3.c, compiled for it. */
+/* One for each width of the CPU's vectors that is worth it. */
 struct checksum_ops {
     uint64_t (*of)(const void *data, size_t len);
     void (*begin)(struct checksum *checksum);

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * checksum_xxh3: XXH3-64, compiled in from its header: a process that runs a machine need not load
- * one more library before it starts. Compiled once for each kind of CPU, with its vectors; the
- * build gives CHECKSUM_OPS, what this one is called.
+ * one more library before it starts. checksum_plain.c and checksum_avx2.c include it, once each,
+ * and say in CHECKSUM_OPS what theirs is called.
  */
+#ifndef CHECKSUM_OPS
+#define CHECKSUM_OPS checksum_plain
+#endif
+
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -14,9 +18,9 @@ _Static_assert(_Alignof(XXH3_state_t) <= CHECKSUM_ALIGN, "aligned for it");
 
 static XXH3_state_t *state_of(const struct checksum *checksum)
 {
-    uintptr_t at = (uintptr_t)checksum->state;
+    size_t over = (uintptr_t)checksum->state % CHECKSUM_ALIGN;
 
-    return (XXH3_state_t *)((at + CHECKSUM_ALIGN - 1) / CHECKSUM_ALIGN * CHECKSUM_ALIGN);
+    return (XXH3_state_t *)(void *)(checksum->state + (over ? CHECKSUM_ALIGN - over : 0));
 }
 
 static uint64_t of(const void *data, size_t len)
