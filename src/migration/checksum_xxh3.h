@@ -1,4 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#ifndef MIGRATION_CHECKSUM_XXH3_H
+#define MIGRATION_CHECKSUM_XXH3_H
+
 /*
  * checksum_xxh3: XXH3-64, compiled in from its header: a process that runs a machine need not load
  * one more library before it starts. checksum_plain.c and checksum_avx2.c include it, once each,
@@ -44,3 +47,5 @@ static uint64_t end(const struct checksum *checksum)
 }
 
 const struct checksum_ops CHECKSUM_OPS = {.of = of, .begin = begin, .add = add, .end = end};
+
+#endif
