@@ -78,12 +78,16 @@ expect "it said nothing" [ ! -s /tmp/d ]
 expect "resume" vmrun resume m1
 expect "then it goes on" wait_for 60 ticks /tmp/d
 
-# Ctrl-C in the midst of it: not before it has begun, and not when it is done.
+# Ctrl-C in the midst of it: not before it has begun, and not when it is done. (Busybox's timeout knows whole seconds only, and what
+# runs in the background ignores SIGINT.)
 given_up() {
-    for moment in 0.3 0.7 1.5 3 6 12; do
+    moments='0.2 0.25 0.3 0.35 0.4 0.45 0.5 0.6 0.7 0.8 1 1.3 1.6 2 3 4 6 9 12'
+    for moment in $moments $moments; do
         rm -f $FILES/given-up
+        (sleep $moment && kill -INT "$(cat /tmp/save.pid)") 2>/dev/null &
         STATUS=0
-        timeout -s INT $moment vmrun save m1 $FILES/given-up >"$OUT" 2>&1 || STATUS=$?
+        sh -c 'echo $$ >/tmp/save.pid; exec vmrun save m1 "$1"' sh $FILES/given-up >"$OUT" 2>&1 || STATUS=$?
+        wait $!
         [ "$STATUS" = 130 ] && grep -q cancelled "$OUT" && return
     done
     return 1
@@ -97,10 +101,10 @@ expect "--stop ends the machine" sh -c "vmrun save m1 $FILES/stopped --stop >$OU
 expect "in words" printed "the machine has ended"
 expect "it is gone" sh -c "! vmrun status m1 2>/dev/null"
 expect "and no tick was lost" without_gap /tmp/d
-said=$(last_tick /tmp/d)
 expect "its file goes on" vmrun restore $FILES/stopped --detach --console file:/tmp/e
 expect "where the machine ended" wait_for 60 ticks /tmp/e
-expect "at the very next tick" sh -c "grep -q 'tick $((said + 1)).\$' /tmp/e && ! grep -q 'tick $((said - 1)).\$' /tmp/e"
+cat /tmp/d /tmp/e >/tmp/de # a line may have been cut in two
+expect "at the very next tick" without_gap /tmp/de
 expect "a clone of a clone ends" vmrun kill m1
 
 # Damage.
