@@ -59,7 +59,7 @@ refused other "not the image that the machine has"
 await_machine missing --set "disks[0].path=$folder/nowhere"
 move t && fail "it moved without its disk"
 refused missing "nowhere: cannot open"
-VMRUN_DIR=$there machine t 1 2
+folder=$there VMRUN_DIR=$there machine t 1 2 # its words in a file of its own
 await_machine taken
 move t && fail "two machines of one name"
 refused taken "a machine named 't' is running"
