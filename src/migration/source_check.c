@@ -43,7 +43,8 @@ static int ping(struct source *s, void *data, size_t len, uint64_t *ret_ns, stru
     return body_len == len ? 0 : error_set(err, EPROTO, "PONG: of another length");
 }
 
-/* The round trip, and the rate that so many bytes there and back come to at best. */
+/* The round trip, and the rate that so many bytes there and back come to at best: without our own
+ * limit, which does not hold in the stop, and is known for the rounds. */
 static int try_network(struct source *s, size_t bytes, unsigned pings, uint64_t *ret_rate,
                        struct error *err)
 {
@@ -56,6 +57,8 @@ static int try_network(struct source *s, size_t bytes, unsigned pings, uint64_t 
         least = ns < least ? ns : least;
     }
     s->job.report.rtt_ns = least;
+    if (s->limit)
+        channel_limit_set(s->limit, 0);
     start = loop_now_ns();
     if (load)
         memset(load, 0x5a, bytes);
@@ -68,19 +71,15 @@ static int try_network(struct source *s, size_t bytes, unsigned pings, uint64_t 
         if (r == 0 && rate > *ret_rate)
             *ret_rate = rate;
     }
+    if (s->limit)
+        channel_limit_set(s->limit, s->bandwidth);
     free(load);
     return r;
 }
 
-/* Our own limit does not hold in the stop: what holds then cannot be seen in the rounds. */
 int source_try_link(struct source *s, struct error *err)
 {
-    int r;
-
-    channel_limit_set(s->limit, 0);
-    r = try_network(s, FEW_BYTES, FEW_PINGS, &s->prediction.link_rate, err);
-    channel_limit_set(s->limit, s->bandwidth);
-    return r;
+    return try_network(s, FEW_BYTES, FEW_PINGS, &s->prediction.link_rate, err);
 }
 
 static int size_ram(struct job *job, struct error *err)
@@ -106,12 +105,12 @@ static double dirty_after(const double watched[2], double ns)
 static void work_out(struct source *s, const double watched[2])
 {
     struct migration_check *check = &s->job.report.check;
-    double rate = (double)check->bandwidth, ram = (double)check->ram_bytes, owed = ram;
+    double link = check->bandwidth ? (double)check->bandwidth : 1, rate = link,
+           ram = (double)check->ram_bytes, owed = ram;
     double total_ns = 0;
 
     if (s->bandwidth && (double)s->bandwidth < rate)
         rate = (double)s->bandwidth;
-    rate = rate < 1 ? 1 : rate;
     for (check->rounds = 1; check->rounds < MAX_ROUNDS; check->rounds++) {
         double ns = owed / rate * 1e9, next = dirty_after(watched, ns);
 
@@ -124,7 +123,7 @@ static void work_out(struct source *s, const double watched[2])
         owed = next;
     }
     check->dirty_rate = (uint64_t)(watched[0] * 1e9 / (double)SHORT_NS);
-    check->pause_ns = source_fixed_pause(s) + (uint64_t)(owed / rate * 1e9);
+    check->pause_ns = source_fixed_pause(s) + (uint64_t)(owed / link * 1e9);
     check->total_ns = (uint64_t)total_ns + check->pause_ns;
     check->converges = check->pause_ns <= s->max_pause_ns;
 }

@@ -232,13 +232,31 @@ static void or_it_stands_still_for_longer_when_that_is_wanted(void **state)
 
 static void a_limit_of_our_own_does_not_hold_while_it_stands_still(void **state)
 {
-    const struct migration_move limited = {.channels = 1, .bandwidth = 8 << 20};
+    const struct migration_move limited = {.channels = 1, .bandwidth = 2 << 20};
 
     (void)state;
-    moving.source.writes_at_hold = 1000; /* half a second at that rate */
+    moving.source.writes_at_hold = 1000; /* two seconds at that rate */
     moving_run(&limited);
     moving_expect_there();
-    assert_true(moving.report.pause_ns < 250000000);
+    assert_true(moving.report.pause_ns < 1000000000);
+}
+
+/* The guest's last pages are as many as are written while the others go, at most. */
+static void a_check_tells_of_the_network_and_of_our_limit_where_each_holds(void **state)
+{
+    const struct migration_move limited = {.channels = 1, .bandwidth = 2 << 20, .check = true};
+    const struct migration_check *check = &moving.report.check;
+
+    (void)state;
+    moving.source.writes = a_thousand;
+    moving_run(&limited);
+    assert_int_equal(moving.taken, 0);
+    assert_true(moving.report.checked);
+    assert_true(check->bandwidth > 8 * limited.bandwidth);
+    assert_true(check->total_ns > check->ram_bytes * 1000000000 / limited.bandwidth);
+    assert_true(check->pause_ns < check->total_ns / 2);
+    assert_false(moving.source.guest.logging);
+    assert_int_equal(moving.source.state, MACHINE_RUNNING);
 }
 
 /* The stop would be too long, whatever the guest writes */
@@ -529,6 +547,7 @@ int main(void)
         TEST(when_time_is_up_it_stays_and_runs_at_full_speed),
         TEST(or_it_stands_still_for_longer_when_that_is_wanted),
         TEST(a_limit_of_our_own_does_not_hold_while_it_stands_still),
+        TEST(a_check_tells_of_the_network_and_of_our_limit_where_each_holds),
         TEST(a_slow_moment_passes_and_the_guest_is_not_slowed_down_for_it),
         TEST(a_limit_that_no_stop_can_meet_is_told_as_such),
         TEST(what_fails_at_any_step_is_told_on_both_sides_and_leaves_it_as_it_was),

@@ -426,6 +426,10 @@ static void *receive(void *opaque)
         if (r < 0)
             receive_refuse(moving.receive, err);
     }
+    if (r == 0 && receive_is_check(moving.receive)) {
+        moving.taken = receive_check(moving.receive, err);
+        return NULL;
+    }
     if (r == 0)
         r = receive_take(moving.receive, err);
     if (r == 0) {
