@@ -164,17 +164,18 @@ static ssize_t move(struct channel *channel, bool out, struct iovec *window, uns
 static int wait_while_moving(struct channel *channel, bool out, int timeout_ms,
                              uint64_t *deadline_ns, struct error *err)
 {
-    uint64_t left = channel_unsent_bytes(channel);
+    uint64_t left = channel_unsent_bytes(channel), until_ns = atomic_load(&channel->until_ns);
 
     for (;;) {
         uint64_t look_ns = channel_deadline_ns(LOOK_MS), before = left;
-        bool last = !out || *deadline_ns < look_ns;
-        int n = wait_for(channel, out ? POLLOUT : POLLIN, last ? *deadline_ns : look_ns, err);
+        uint64_t end_ns = *deadline_ns < until_ns ? *deadline_ns : until_ns;
+        bool last = !out || end_ns < look_ns;
+        int n = wait_for(channel, out ? POLLOUT : POLLIN, last ? end_ns : look_ns, err);
 
         if (n != 0)
             return n;
         left = channel_unsent_bytes(channel);
-        if (out && left < before)
+        if (out && left < before && channel_now_ns() < until_ns)
             *deadline_ns = channel_deadline_ns(timeout_ms);
         else if (last)
             return 0;
@@ -185,7 +186,7 @@ static int wait_while_moving(struct channel *channel, bool out, int timeout_ms,
 static ssize_t step(struct channel *channel, bool out, struct iovec *window, unsigned count,
                     struct error *err)
 {
-    uint64_t deadline_ns = 0, until_ns = out ? 0 : channel->recv_until_ns;
+    uint64_t deadline_ns = 0;
     int timeout_ms = atomic_load(&channel->timeout_ms);
 
     for (;;) {
@@ -196,13 +197,12 @@ static ssize_t step(struct channel *channel, bool out, struct iovec *window, uns
             return n;
         if (deadline_ns == 0)
             deadline_ns = channel_deadline_ns(timeout_ms);
-        if (until_ns && until_ns < deadline_ns)
-            deadline_ns = until_ns;
         n = wait_while_moving(channel, out, timeout_ms, &deadline_ns, err);
         if (n < 0)
             return n;
-        if (n == 0 && deadline_ns == until_ns)
-            return error_set(err, ETIMEDOUT, "%s: it did not all come in time", channel->peer);
+        if (n == 0 && channel_now_ns() >= atomic_load(&channel->until_ns))
+            return error_set(err, ETIMEDOUT, "%s: it did not all %s in time", channel->peer,
+                             out ? "go" : "come");
         if (n == 0)
             return error_set(err, ETIMEDOUT, "%s: nothing %s for %g s", channel->peer,
                              out ? "was taken" : "came", timeout_ms / 1e3);
@@ -323,7 +323,7 @@ void channel_set_timeout(struct channel *channel, int timeout_ms)
 
 void channel_set_patience(struct channel *channel, int ms)
 {
-    channel->recv_until_ns = ms < 0 ? 0 : channel_deadline_ns(ms);
+    atomic_store(&channel->until_ns, channel_deadline_ns(ms));
 }
 
 void channel_set_limit(struct channel *channel, struct channel_limit *limit)
@@ -377,6 +377,7 @@ int channel_create(int fd, struct tls_session *tls, const char *peer, struct cha
     channel->fd = fd;
     channel->tls = tls;
     channel_set_timeout(channel, CHANNEL_TIMEOUT_MS);
+    channel_set_patience(channel, -1);
     *ret_channel = channel;
     return 0;
 }

@@ -62,8 +62,9 @@ void channel_destroy(struct channel *channel);
  */
 void channel_set_timeout(struct channel *channel, int timeout_ms);
 /*
- * What is received from now on has to have come within so long, all together, or -ETIMEDOUT: who
- * sends a byte now and then keeps nobody for ever. < 0: never again. On the thread that receives.
+ * What is sent and received from now on has to have gone and come within so long, all together, or
+ * -ETIMEDOUT: who sends or takes a byte now and then keeps nobody for ever. < 0: never again. Heard
+ * of by the next call.
  */
 void channel_set_patience(struct channel *channel, int ms);
 /*

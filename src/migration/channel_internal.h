@@ -22,8 +22,8 @@ struct channel {
     atomic_int timeout_ms;
     _Atomic(struct channel_limit *) limit;
     atomic_uint_least64_t sent, received;
-    uint64_t recv_until_ns;       /* its own thread's; 0: for ever */
-    int send_failed, recv_failed; /* each its own thread's: half-way, with that errno */
+    atomic_uint_least64_t until_ns; /* what is sent and received; UINT64_MAX: for ever */
+    int send_failed, recv_failed;   /* each its own thread's: half-way, with that errno */
 };
 
 /* Takes fd, a connected socket, and tls on success. Errors: -ENOMEM, -EMFILE. */

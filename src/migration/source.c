@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -26,6 +27,7 @@
 #define READY_MS 30000
 #define DONE_MS 10000
 #define ONLY_DONE_MS 60000 /* there is nobody else to ask */
+#define STOP_MS 30000      /* besides what was predicted, four times */
 #define LATE_MS 1000       /* for the rest of a word that has begun */
 #define FAREWELL_MS 1000
 #define ASK_NS UINT64_C(120000000000)
@@ -282,6 +284,7 @@ static enum source_event commit(struct source *s)
     /* Whatever goes wrong from here on, the other side may have heard of it. */
     if (job_call_machine(&s->job, give_up_disks, &s->why) < 0)
         return SOURCE_BROKEN;
+    channel_set_patience(source_control(s)->channel, -1);
     snapfile_put_le(times, s->times, sizeof(times));
     if (source_send(s, FRAME_COMMIT, times, sizeof(times), &s->why) < 0)
         return SOURCE_BROKEN;
@@ -343,6 +346,15 @@ static void follow(struct source *s, enum source_event event)
     }
 }
 
+/* Who takes or says a byte now and then does not keep a guest that stands still for ever. */
+static void lose_patience(struct source *s)
+{
+    double ms = STOP_MS + 4e-6 * (double)s->job.progress.predicted_pause_ns;
+
+    for (unsigned i = 0; i < s->channels; i++)
+        channel_set_patience(s->lanes[i].stream.channel, ms < INT_MAX ? (int)ms : INT_MAX);
+}
+
 static int hand_over(struct source *s, struct error *err)
 {
     enum source_event event;
@@ -357,6 +369,7 @@ static int hand_over(struct source *s, struct error *err)
         channel_limit_set(s->limit, 0);
     if (r == 0)
         r = job_call_machine(&s->job, stop, err);
+    lose_patience(s);
     if (r == 0)
         r = send_last(s, err);
     if (r < 0)

@@ -319,6 +319,32 @@ static void who_takes_little_at_a_time_is_no_timeout(void **state)
     channel_ok(result, &err);
 }
 
+/* Nor is one who takes ever less, until somebody has waited long enough. */
+static void patience_ends_for_who_takes_little_at_a_time(void **state)
+{
+    int fd = raw_connection(channel_listener_url(pair.listener));
+    struct iovec out = {calloc(64, MIB), 64 * MIB};
+    struct channel *channel;
+    struct error err;
+    pthread_t taker;
+    uint64_t start;
+
+    (void)state;
+    assert_non_null(out.iov_base);
+    channel_ok(channel_accept(pair.listener, PAIR_WAIT_MS, &channel, &err), &err);
+    channel_set_patience(channel, 3000); /* some 2 MiB, besides what the kernel takes */
+    assert_int_equal(thread_start(&taker, "taker", 0, take_slowly, &fd, &err), 0);
+    start = channel_pair_now_ms();
+    assert_int_equal(channel_send(channel, &out, 1, &err), -ETIMEDOUT);
+    assert_non_null(strstr(err.msg, "it did not all go in time"));
+    assert_in_range(channel_pair_now_ms() - start, 3000, 10000);
+    assert_int_equal(shutdown(fd, SHUT_RDWR), 0);
+    pthread_join(taker, NULL);
+    channel_destroy(channel);
+    close(fd);
+    free(out.iov_base);
+}
+
 static void a_reset_is_told(void **state)
 {
     int fd = raw_connection(channel_listener_url(pair.listener));
@@ -550,6 +576,7 @@ int main(void)
         ON_A_PAIR(who_takes_nothing_is_a_timeout),
         ON_A_PAIR(who_is_slow_but_goes_on_is_no_timeout),
         ON_A_PAIR(who_takes_little_at_a_time_is_no_timeout),
+        ON_A_PAIR(patience_ends_for_who_takes_little_at_a_time),
         ON_A_PAIR(an_interrupt_reaches_who_receives),
         ON_A_PAIR(an_interrupt_reaches_who_sends),
         ON_A_PAIR(an_interrupt_reaches_who_waits_for_the_limit),

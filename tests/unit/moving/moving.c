@@ -53,7 +53,7 @@ enum machine_state machine_state(const struct machine *m)
 void machine_info(const struct machine *m, struct machine_info *ret_info)
 {
     (void)m;
-    *ret_info = (struct machine_info){.memory_host_bytes = GUEST_PAGE_SIZE};
+    *ret_info = (struct machine_info){.memory_host_bytes = MOVING_SIZE};
 }
 
 int machine_refuse(const struct machine *m, const char *verb, struct error *err)
