@@ -12,6 +12,7 @@
 #include "vmrun/console.h"
 #include "vmrun/netdev.h"
 #include "vmrun/virtio.h"
+#include "vmrun/vsock.h"
 
 /* virtio-blk, VIRTIO 1.2 "Block Device". Serves on the iothread; opens and closes the block itself.
  */
@@ -103,6 +104,32 @@ void virtio_net_stats(struct device *dev, struct virtio_net_stats *ret_stats);
 /* virtio-rng, "Entropy Device": getrandom(2). */
 int virtio_rng_create(struct platform *platform, struct device *host, struct loop *loop,
                       struct device **ret_dev, struct error *err);
+
+/*
+ * virtio-vsock, "Socket Device": stream sockets. host outlives the device, which alone uses it.
+ * Connections do not travel: a guest that comes from elsewhere is told that they are reset.
+ */
+struct virtio_vsock_params {
+    uint64_t cid;
+    struct vsock_host *host;
+    struct loop *loop;       /* the machine's thread runs it; or NULL, and: */
+    struct iothread *thread; /* runs already; outlives the device */
+    uint64_t patience_ns;    /* how long each side may take to say who it is or to part; 0: 5 s */
+};
+int virtio_vsock_create(struct platform *platform, struct device *host,
+                        const struct virtio_vsock_params *params, struct device **ret_dev,
+                        struct error *err);
+struct virtio_vsock_stats {
+    uint64_t opened, closed;       /* connections; the difference is how many there are */
+    uint64_t refused;              /* of the others, in either direction */
+    uint64_t resets;               /* that were sent to the guest */
+    uint64_t rx_packets, rx_bytes; /* to the guest; of data alone */
+    uint64_t tx_packets, tx_bytes;
+    uint64_t tx_waits; /* the host's program was slow: kept, and sent later */
+    uint64_t dropped;  /* packets of the guest that make no sense */
+};
+/* Any thread; takes no lock. */
+void virtio_vsock_stats(const struct device *dev, struct virtio_vsock_stats *ret_stats);
 
 /*
  * virtio-console, "Console Device": hvc0 on a console of its own. One port. Nothing that the guest
