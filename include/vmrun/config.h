@@ -62,6 +62,8 @@ struct config_net {
     uint64_t mtu;    /* 0: as it is */
 };
 
+#define CONFIG_VSOCK_CID 3
+
 /*
  * Strings are owned, UTF-8 without control characters, and never NULL unless
  * said. Paths are absolute or relative to the working folder.
@@ -90,6 +92,10 @@ struct vm_config {
     struct config_net nets[CONFIG_MAX_NETS];
     uint64_t net_count;
     bool rng;
+    struct {
+        uint64_t cid; /* 3 to 4294967294; 0: CONFIG_VSOCK_CID */
+        char *socket; /* NULL: there is no vsock */
+    } vsock;
     uint64_t reboot; /* enum config_reboot: "on_reboot" */
     bool debug_exit;
 };
@@ -129,7 +135,8 @@ int config_load_text(struct vm_config *config, const char *where, const char *te
  * Set one value by its JSON path ("memory", "boot.kernel", "console.serial"), as
  * a flag or --set does; text is parsed by the type in the table, paths are
  * relative to the working folder. The path of an array ("disks") adds an item to
- * it, as in "root.img,readonly,serial=S"; "disks[0].path" sets one of it. `where` is all that is
+ * it, as in "root.img,readonly,serial=S"; "disks[0].path" sets one of it. That of an object ("vsock")
+ * sets some of its keys, as in "cid=3,socket=S". `where` is all that is
  * put before errors, so it names the flag ("--memory"), or with --set also the path ("--set
  * memory"). Leaves config as it was on failure. Errors: -EINVAL, -ENOMEM.
  */

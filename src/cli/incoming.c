@@ -14,6 +14,7 @@
 #include "vmrun/log.h"
 #include "vmrun/machine.h"
 #include "vmrun/netdev.h"
+#include "vmrun/vsock.h"
 
 /* One "--set KEY=VALUE". */
 static int set_key(struct run *run, const struct cli_args *args, const char *text,
@@ -137,6 +138,19 @@ static void check_nets(const struct run *run, struct incoming_reasons *reasons)
     }
 }
 
+static void check_vsock(const struct run *run, struct incoming_reasons *reasons)
+{
+    struct vsock_host *host;
+    struct error err;
+
+    if (!run->config.vsock.socket)
+        return;
+    if (vsock_host_open(run->config.vsock.socket, &host, &err) < 0)
+        incoming_reason(reasons, "vsock: %s", err.msg);
+    else
+        vsock_host_close(host);
+}
+
 static void check_kvm(const struct incoming *in, struct incoming_reasons *reasons)
 {
     char missing[MACHINE_LACKS_BYTES], doubts[MACHINE_LACKS_BYTES];
@@ -161,4 +175,5 @@ void incoming_check(const struct run *run, const struct incoming *in,
     check_cpus(run, in->cpuid, in->cpuid_len, reasons);
     check_kvm(in, reasons);
     check_nets(run, reasons);
+    check_vsock(run, reasons);
 }

@@ -204,6 +204,31 @@ done:
     return r;
 }
 
+static int parse_keys(const struct config_key *object, struct vm_config *config, const char *text,
+                      struct error *err)
+{
+    char *copy = strdup(text), *rest = copy;
+    uint64_t seen = 0;
+    int r = copy ? 0 : error_set(err, ENOMEM, "out of memory");
+
+    for (char *word = next_word(&rest); r == 0 && word; word = next_word(&rest))
+        r = parse_word(object, config, word, false, &seen, err);
+    free(copy);
+    return r;
+}
+
+int config_object_parse(const struct config_key *object, struct vm_config *config, const char *text,
+                        struct error *err)
+{
+    struct vm_config trial;
+    int r;
+
+    config_init(&trial);
+    r = parse_keys(object, &trial, text, err);
+    config_fini(&trial);
+    return r < 0 ? r : parse_keys(object, config, text, err);
+}
+
 int config_array_check_ids(const struct config_key *array, const struct vm_config *config,
                            struct error *err)
 {

@@ -28,6 +28,10 @@ int config_array_finish(const struct config_key *key, const struct vm_config *co
 int config_array_parse(const struct config_key *key, struct vm_config *config, const char *text,
                        struct error *err);
 
+/* The same for some keys of an object that is none's item. */
+int config_object_parse(const struct config_key *key, struct vm_config *config, const char *text,
+                        struct error *err);
+
 /* No items any more; what they own is freed. */
 void config_array_clear(const struct config_key *key, struct vm_config *config);
 

@@ -114,6 +114,8 @@ int config_set(struct vm_config *config, const char *where, const char *path, co
         r = refuse_path(path, err);
     } else if (key->type == CONFIG_TYPE_ARRAY) {
         r = config_array_parse(key, config, text, err);
+    } else if (key->type == CONFIG_TYPE_OBJECT && strchr(text, '=')) {
+        r = config_object_parse(key, config, text, err);
     } else if (key->type == CONFIG_TYPE_OBJECT) {
         config_object_list(key->object, list, sizeof(list));
         r = error_set(err, EINVAL, "\"%s\" is an object; set one of its keys: %s", path, list);
@@ -230,5 +232,8 @@ int config_validate(const struct vm_config *config, struct error *err)
     if (output && config->boot.initrd && strcmp(output, config->boot.initrd) == 0)
         return error_set(err, EINVAL, "console.serial: %s is the initrd; name another file",
                          config_quote(output, quoted));
+    if (config->vsock.cid && !config->vsock.socket)
+        return error_set(err, EINVAL,
+                         "vsock.socket: the vsock has no socket on the host; name its path");
     return check_arrays(config, err) < 0 ? -err->code : check_virtio_console(config, err);
 }

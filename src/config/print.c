@@ -76,6 +76,10 @@ static int save_object(const struct save *save, const struct config_object *obje
         snprintf(path, sizeof(path), "%s%s%s", prefix, key->name, nested ? "." : "");
         if (nested) {
             r = save_object(save, key->object, base, path, &value, err);
+            if (r == 0 && json_object_size(value) == 0) {
+                json_decref(value); /* of what the machine does not have */
+                value = NULL;
+            }
         } else if (key->type == CONFIG_TYPE_ARRAY) {
             r = save_array(save, key, path, &value, err);
         } else {

@@ -311,6 +311,32 @@ static const struct config_object net = {
     .keys = net_keys,
 };
 
+static const struct config_key vsock_keys[] = {
+    {
+        .name = "cid",
+        .type = CONFIG_TYPE_UINT,
+        OFFSET(uint64_t, vsock.cid),
+        .min = 3,
+        .max = UINT32_MAX - UINT64_C(1),
+        .description = "The guest's address; without it, 3. Other machines may have the same one.",
+    },
+    {
+        .name = "socket",
+        .type = CONFIG_TYPE_PATH,
+        OFFSET(char *, vsock.socket),
+        .max = 4095,
+        .description = "The Unix socket through which programs of the host reach the guest: they "
+                       "say \"CONNECT PORT\". What the guest connects to, port P of the host, is "
+                       "the Unix socket of this path with _P behind it.",
+    },
+    {0},
+};
+
+static const struct config_object vsock = {
+    .title = "Vsock",
+    .keys = vsock_keys,
+};
+
 static const struct config_key root_keys[] = {
     {
         .name = "name",
@@ -383,6 +409,12 @@ static const struct config_key root_keys[] = {
         OFFSET(bool, rng),
         .start = "true",
         .description = "Whether the guest has a source of entropy.",
+    },
+    {
+        .name = "vsock",
+        .type = CONFIG_TYPE_OBJECT,
+        .object = &vsock,
+        .description = "Stream sockets between the guest and programs of the host.",
     },
     {
         .name = "on_reboot",

@@ -175,7 +175,7 @@ int board_create_devices(struct machine *m, struct error *err)
         return -err->code;
     m->pci_host = m->devices[m->device_count - 1];
     if (machine_create_disks(m, err) < 0 || machine_create_nets(m, err) < 0 ||
-        create_small_virtio(m, err) < 0)
+        create_small_virtio(m, err) < 0 || machine_create_vsock(m, err) < 0)
         return -err->code;
 
     if (m->config->debug_exit && added(m, debug_exit_create(p, DEBUG_EXIT_PORT, next(m), err)) < 0)

@@ -60,6 +60,11 @@ struct machine {
     unsigned rarp_left;             /* how often the host still says where the guest is */
     struct console *virtio_console; /* the client's side of hvc0, or NULL: there is none */
     struct device *hvc0, *rng;      /* of the devices, or NULL */
+    struct {
+        struct vsock_host *host;
+        struct iothread *thread;
+        struct device *dev; /* of the devices, or NULL */
+    } vsock;
 
     enum machine_state state;
     enum machine_end end;
@@ -106,6 +111,9 @@ void machine_destroy_disk_threads(struct machine *m);
 /* The configuration's network cards; their threads and netdevs outlive them. */
 int machine_create_nets(struct machine *m, struct error *err);
 void machine_close_nets(struct machine *m);
+/* The configuration's vsock, if there is one; its thread and its socket outlive the device. */
+int machine_create_vsock(struct machine *m, struct error *err);
+void machine_close_vsock(struct machine *m);
 /*
  * Have guest and host announce where the machine is, when it runs again. From start to stop the
  * host does so, at once and then at growing distances; what is left when it stops is said later.

@@ -352,6 +352,7 @@ void machine_destroy(struct machine *m)
         device_destroy(m->devices[i]);
     machine_destroy_disk_threads(m);
     machine_close_nets(m);
+    machine_close_vsock(m);
     console_destroy(m->virtio_console);
     console_destroy(m->console);
     state_registry_destroy(m->registry);

@@ -80,6 +80,23 @@ static void add_net(struct sink *sink, const char *id, struct device *dev)
     virtio_stats(dev, add_queue, sink);
 }
 
+static void add_vsock(struct sink *sink, const struct device *dev)
+{
+    struct virtio_vsock_stats s;
+
+    virtio_vsock_stats(dev, &s);
+    const struct row rows[] = {
+        {"opened", s.opened},         {"closed", s.closed},         {"refused", s.refused},
+        {"resets", s.resets},         {"rx_packets", s.rx_packets}, {"rx_bytes", s.rx_bytes},
+        {"tx_packets", s.tx_packets}, {"tx_bytes", s.tx_bytes},     {"tx_waits", s.tx_waits},
+        {"dropped", s.dropped},
+    };
+
+    snprintf(sink->device, sizeof(sink->device), "vsock");
+    add_rows(sink, rows, COUNT_OF(rows));
+    virtio_stats(dev, add_queue, sink);
+}
+
 static void add_virtio(const struct machine *m, struct sink *sink)
 {
     for (unsigned i = 0; i < m->config->disk_count; i++)
@@ -94,6 +111,8 @@ static void add_virtio(const struct machine *m, struct sink *sink)
         snprintf(sink->device, sizeof(sink->device), "%s", dev->id);
         virtio_stats(dev, add_queue, sink);
     }
+    if (m->vsock.dev)
+        add_vsock(sink, m->vsock.dev);
 }
 
 void machine_stats(const struct machine *m, machine_stat_fn *fn, void *opaque)

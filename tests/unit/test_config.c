@@ -96,6 +96,26 @@ static void every_key_arrives(void **state)
     assert_int_equal(config.nets[0].queues, 2);
     assert_int_equal(config.nets[0].mtu, 9000);
     assert_false(config.rng);
+    assert_int_equal(config.vsock.cid, 77);
+    assert_string_equal(config.vsock.socket, "s/v.sock");
+    config_fini(&config);
+}
+
+static void a_vsock_is_a_flag_of_keys(void **state)
+{
+    struct vm_config config;
+    struct error err;
+
+    (void)state;
+    config_init(&config);
+    assert_null(config.vsock.socket);
+    assert_int_equal(config_set(&config, "--vsock", "vsock", "socket=a,,b.sock,cid=9", &err), 0);
+    assert_int_equal(config.vsock.cid, 9);
+    assert_string_equal(config.vsock.socket, "a,b.sock");
+    assert_int_equal(config_set(&config, "--vsock", "vsock", "cid=10,socket=", &err), -EINVAL);
+    assert_int_equal(config.vsock.cid, 9); /* all or nothing */
+    assert_int_equal(config_set(&config, "--set", "vsock.socket", "c.sock", &err), 0);
+    assert_string_equal(config.vsock.socket, "c.sock");
     config_fini(&config);
 }
 
@@ -520,6 +540,7 @@ int main(void)
         cmocka_unit_test(a_flag_adds_a_disk),
         cmocka_unit_test(two_disks_that_only_read_may_share_an_image),
         cmocka_unit_test(the_seventeenth_disk_is_one_too_many),
+        cmocka_unit_test(a_vsock_is_a_flag_of_keys),
         cmocka_unit_test(a_net_that_says_nothing_but_its_tap_has_the_defaults),
         cmocka_unit_test(a_flag_adds_a_net),
         cmocka_unit_test(the_ends_of_each_range_are_inside),

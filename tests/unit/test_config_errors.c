@@ -22,7 +22,7 @@
 #define NAME_RULE " is not a name: 1 to 64 of A-Z a-z 0-9 . _ - that do not start with . or -"
 #define SIZE_RULE " is not a size: a whole number and K, M, G or T, such as \"256M\""
 #define ROOT_KEYS \
-    "name, cpus, memory, memory_options, boot, cpu, console, disks, nets, rng, on_reboot, " \
+    "name, cpus, memory, memory_options, boot, cpu, console, disks, nets, rng, vsock, on_reboot, " \
     "debug_exit"
 
 #define MAC_RULE \
@@ -236,6 +236,10 @@ static const struct wrong_file wrong_values[] = {
      "web1.json: nets[0].queues: 17 is out of range: 1 to 16"},
     {FILE_OF("{\"nets\": [{\"ifname\": \"a\", \"mtu\": 67}]}"),
      "web1.json: nets[0].mtu: 67 is out of range: 68 to 65521"},
+    {FILE_OF("{\"vsock\": {\"cid\": 2}}"),
+     "web1.json: vsock.cid: 2 is not a whole number from 3 to 4294967294"},
+    {FILE_OF("{\"vsock\": {\"socket\": \"\"}}"), "web1.json: vsock.socket: empty; name a file"},
+    {FILE_OF("{\"vsock\": {\"port\": 1}}"), "web1.json: vsock: \"port\" is not a known key"},
     {FILE_OF("{\"rng\": 1}"), "web1.json: rng: 1 is a number, not true or false"},
     {FILE_OF("{\"console\": {\"virtio\": \"tty\"}}"),
      "web1.json: console.virtio: \"tty\" is not one of stdio, pty, none, file:PATH"},
@@ -352,6 +356,12 @@ static const struct {
     {"--set", "floppy", "a",
      "--set: \"floppy\" is not a known key; \"vmrun config schema\" lists them"},
     {"--set", "", "a", "--set: \"\" is not a known key; \"vmrun config schema\" lists them"},
+    {"--vsock", "vsock", "v.sock",
+     "--vsock: \"vsock\" is an object; set one of its keys: cid, socket"},
+    {"--vsock", "vsock", "cid=3,sock=v",
+     "--vsock: \"sock\" is not known here; known: cid, socket (a comma in a value is \",,\")"},
+    {"--vsock", "vsock", "cid=3,cid=4", "--vsock: cid is there twice"},
+    {"--vsock", "vsock", "socket=v,cid", "--vsock: cid has no value; write cid=VALUE"},
     {"--set", "boot", "a",
      "--set: \"boot\" is an object; set one of its keys: kernel, initrd, cmdline, unpack"},
 };

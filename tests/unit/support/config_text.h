@@ -22,6 +22,7 @@
     "\"br7\",\n" \
     "              \"mac\": \"52:54:00:aB:cd:0f\", \"queues\": 2, \"mtu\": 9000 },\n" \
     "            { \"ifname\": \"tap8\" } ], \"rng\": false,\n" \
+    "  \"vsock\": { \"cid\": 77, \"socket\": \"s/v.sock\" },\n" \
     "  \"on_reboot\": \"exit\", \"debug_exit\": true }\n"
 
 /* Write text to a file and load it over the defaults; the test fails when it is refused. */
