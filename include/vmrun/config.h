@@ -135,10 +135,10 @@ int config_load_text(struct vm_config *config, const char *where, const char *te
  * Set one value by its JSON path ("memory", "boot.kernel", "console.serial"), as
  * a flag or --set does; text is parsed by the type in the table, paths are
  * relative to the working folder. The path of an array ("disks") adds an item to
- * it, as in "root.img,readonly,serial=S"; "disks[0].path" sets one of it. That of an object ("vsock")
- * sets some of its keys, as in "cid=3,socket=S". `where` is all that is
- * put before errors, so it names the flag ("--memory"), or with --set also the path ("--set
- * memory"). Leaves config as it was on failure. Errors: -EINVAL, -ENOMEM.
+ * it, as in "root.img,readonly,serial=S"; "disks[0].path" sets one of it. That of an object
+ * ("vsock") sets some of its keys, as in "cid=3,socket=S". `where` is all that is put before
+ * errors, so it names the flag ("--memory"), or with --set also the path ("--set memory"). Leaves
+ * config as it was on failure. Errors: -EINVAL, -ENOMEM.
  */
 int config_set(struct vm_config *config, const char *where, const char *path, const char *text,
                struct error *err);

@@ -91,7 +91,27 @@ struct virtio_vsock {
     uint32_t lost;      /* connections that the driver believes in, and that do not travel */
 };
 
-/* virtio_vsock_conn.c: the connections. */
+/* virtio_vsock_table.c */
+
+void vsock_init_conns(struct virtio_vsock *v);
+void vsock_drop_all(struct virtio_vsock *v); /* without a word to the guest */
+/* Connections that the guest may believe to exist. */
+uint32_t vsock_known(const struct virtio_vsock *v);
+/* A slot, whose stream is not there yet. NULL: there are too many. */
+struct vsock_conn *vsock_conn_take(struct virtio_vsock *v, enum vsock_state state);
+void vsock_conn_end(struct virtio_vsock *v, struct vsock_conn *c); /* and free the slot */
+void vsock_conn_hang_up(struct vsock_conn *c);                     /* the stream alone */
+uint64_t vsock_conn_tag(const struct virtio_vsock *v, const struct vsock_conn *c);
+/* By its ports; NULL: there is none. Who has ports is entered under them. */
+struct vsock_conn *vsock_conn_find(const struct virtio_vsock *v, uint32_t host_port,
+                                   uint32_t guest_port);
+void vsock_conn_enter(struct virtio_vsock *v, struct vsock_conn *c);
+void vsock_conn_leave(struct virtio_vsock *v, struct vsock_conn *c);
+/* It has, or may have, something for the guest: the last in the row. */
+void vsock_conn_ready(struct virtio_vsock *v, struct vsock_conn *c);
+void vsock_conn_unready(struct virtio_vsock *v, struct vsock_conn *c);
+
+/* virtio_vsock_conn.c: what connections do. */
 
 /* A packet from the guest; there is room for one reset. data: behind the header, at least len. */
 void vsock_take(struct virtio_vsock *v, const struct virtio_vsock_hdr *hdr, struct iovec *data,
@@ -109,12 +129,7 @@ void vsock_event(struct virtio_vsock *v, const struct vsock_event *event);
 void vsock_accept_all(struct virtio_vsock *v);
 /* End those that took too long. Returns whether others have a deadline. */
 bool vsock_expire(struct virtio_vsock *v, uint64_t now_ns);
-void vsock_extend(struct virtio_vsock *v);   /* all deadlines: the guest stood still */
-void vsock_drop_all(struct virtio_vsock *v); /* without a word to the guest */
-/* Connections that the guest may believe to exist. */
-uint32_t vsock_known(const struct virtio_vsock *v);
-void vsock_init_conns(struct virtio_vsock *v);
-
+void vsock_extend(struct virtio_vsock *v); /* all deadlines: the guest stood still */
 /* virtio_vsock.c */
 void vsock_want_timer(struct virtio_vsock *v);      /* have vsock_expire() called some time */
 void vsock_listen(struct virtio_vsock *v, bool on); /* be told of newcomers, or let them wait */

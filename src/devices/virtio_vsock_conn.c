@@ -24,76 +24,6 @@ static uint8_t bit(unsigned op)
     return (uint8_t)(1u << op);
 }
 
-/* The table */
-
-static unsigned bucket(uint32_t host_port, uint32_t guest_port)
-{
-    uint64_t key = (uint64_t)host_port << 32 | guest_port;
-
-    return (unsigned)(key * UINT64_C(0x9e3779b97f4a7c15) >> 32) % VSOCK_BUCKETS;
-}
-
-static struct vsock_conn *find(const struct virtio_vsock *v, uint32_t host_port,
-                               uint32_t guest_port)
-{
-    struct vsock_conn *c = v->buckets[bucket(host_port, guest_port)];
-
-    while (c && (c->host_port != host_port || c->guest_port != guest_port))
-        c = c->next_same;
-    return c;
-}
-
-static void enter(struct virtio_vsock *v, struct vsock_conn *c)
-{
-    struct vsock_conn **head = &v->buckets[bucket(c->host_port, c->guest_port)];
-
-    c->next_same = *head;
-    *head = c;
-}
-
-static void leave(struct virtio_vsock *v, struct vsock_conn *c)
-{
-    struct vsock_conn **link = &v->buckets[bucket(c->host_port, c->guest_port)];
-
-    while (*link && *link != c)
-        link = &(*link)->next_same;
-    if (*link)
-        *link = c->next_same;
-}
-
-static bool is_entered(const struct vsock_conn *c)
-{
-    return c->state == VSOCK_ASKED || c->state == VSOCK_OPEN || c->state == VSOCK_GONE;
-}
-
-static uint64_t tag_of(const struct virtio_vsock *v, const struct vsock_conn *c)
-{
-    return (uint64_t)c->generation << 32 | (uint64_t)(c - v->conns);
-}
-
-void vsock_init_conns(struct virtio_vsock *v)
-{
-    for (unsigned i = VSOCK_CONNECTIONS; i-- > 0;) {
-        v->conns[i].stream = -1;
-        v->conns[i].next_same = v->free;
-        v->free = &v->conns[i];
-    }
-}
-
-/* The stream is not there yet. NULL: there are too many. */
-static struct vsock_conn *take_slot(struct virtio_vsock *v, enum vsock_state state)
-{
-    struct vsock_conn *c = v->free;
-
-    if (!c)
-        return NULL;
-    v->free = c->next_same;
-    v->used++;
-    *c = (struct vsock_conn){
-        .state = state, .generation = (c->generation + 1) & INT32_MAX, .stream = -1};
-    return c;
-}
-
 static void refuse_more(struct virtio_vsock *v)
 {
     counter_add(&v->stats.refused, 1);
@@ -101,73 +31,11 @@ static void refuse_more(struct virtio_vsock *v)
                      v->vdev.pci.dev.id, VSOCK_CONNECTIONS);
 }
 
-static void make_ready(struct virtio_vsock *v, struct vsock_conn *c)
-{
-    if (c->is_ready)
-        return;
-    c->is_ready = true;
-    c->next_ready = NULL;
-    c->prev_ready = v->last_ready;
-    *(v->last_ready ? &v->last_ready->next_ready : &v->first_ready) = c;
-    v->last_ready = c;
-}
-
-static void make_unready(struct virtio_vsock *v, struct vsock_conn *c)
-{
-    if (!c->is_ready)
-        return;
-    c->is_ready = false;
-    *(c->prev_ready ? &c->prev_ready->next_ready : &v->first_ready) = c->next_ready;
-    *(c->next_ready ? &c->next_ready->prev_ready : &v->last_ready) = c->prev_ready;
-}
-
-static void hang_up(struct vsock_conn *c)
-{
-    if (c->stream >= 0)
-        vsock_close(c->stream);
-    c->stream = -1;
-    free(c->buffer);
-    c->buffer = NULL;
-    c->used = 0;
-}
-
-static void end(struct virtio_vsock *v, struct vsock_conn *c)
-{
-    hang_up(c);
-    make_unready(v, c);
-    if (is_entered(c))
-        leave(v, c);
-    if (c->counted)
-        counter_add(&v->stats.closed, 1);
-    c->state = VSOCK_FREE;
-    c->next_same = v->free;
-    v->free = c;
-    v->used--;
-}
-
-void vsock_drop_all(struct virtio_vsock *v)
-{
-    for (unsigned i = 0; i < VSOCK_CONNECTIONS && v->used; i++)
-        if (v->conns[i].state != VSOCK_FREE)
-            end(v, &v->conns[i]);
-    v->reset_count = 0;
-    v->tx_waits = false;
-}
-
-uint32_t vsock_known(const struct virtio_vsock *v)
-{
-    uint32_t known = v->reset_count;
-
-    for (unsigned i = 0; i < VSOCK_CONNECTIONS; i++)
-        known += is_entered(&v->conns[i]);
-    return known;
-}
-
 /* Something is to be told to the guest. */
 static void tell(struct virtio_vsock *v, struct vsock_conn *c, unsigned op)
 {
     c->pending |= bit(op);
-    make_ready(v, c);
+    vsock_conn_ready(v, c);
 }
 
 static void set_deadline(struct virtio_vsock *v, struct vsock_conn *c)
@@ -186,10 +54,10 @@ static void count_opened(struct virtio_vsock *v, struct vsock_conn *c)
 static void abort_conn(struct virtio_vsock *v, struct vsock_conn *c)
 {
     if (c->state == VSOCK_GREETING || c->state == VSOCK_LINGERING) {
-        end(v, c);
+        vsock_conn_end(v, c);
         return;
     }
-    hang_up(c);
+    vsock_conn_hang_up(c);
     c->state = VSOCK_GONE;
     c->deadline_ns = 0;
     c->pending = 0;
@@ -260,7 +128,7 @@ static void flush(struct virtio_vsock *v, struct vsock_conn *c)
     free(c->buffer); /* a thousand quiet connections keep none */
     c->buffer = NULL;
     if (c->state == VSOCK_LINGERING)
-        end(v, c);
+        vsock_conn_end(v, c);
     else if (c->peer_shut & VIRTIO_VSOCK_SHUTDOWN_SEND)
         vsock_shutdown(c->stream, false, true);
 }
@@ -333,11 +201,11 @@ static void take_data(struct virtio_vsock *v, struct vsock_conn *c, uint32_t len
 static void end_by_guest(struct virtio_vsock *v, struct vsock_conn *c)
 {
     if (!c->used || c->state != VSOCK_OPEN) {
-        end(v, c);
+        vsock_conn_end(v, c);
         return;
     }
-    leave(v, c);
-    make_unready(v, c);
+    vsock_conn_leave(v, c);
+    vsock_conn_unready(v, c);
     c->pending = 0;
     c->deadline_ns = 0;
     c->state = VSOCK_LINGERING;
@@ -359,7 +227,7 @@ static void take_shutdown(struct virtio_vsock *v, struct vsock_conn *c, uint32_t
 /* The guest looks for a program of the host. */
 static void take_request(struct virtio_vsock *v, const struct virtio_vsock_hdr *hdr)
 {
-    struct vsock_conn *c = take_slot(v, VSOCK_OPEN);
+    struct vsock_conn *c = vsock_conn_take(v, VSOCK_OPEN);
 
     if (!c) {
         refuse_more(v);
@@ -370,12 +238,12 @@ static void take_request(struct virtio_vsock *v, const struct virtio_vsock_hdr *
     c->guest_port = hdr->src_port;
     c->peer_buffer = hdr->buf_alloc;
     c->peer_read = hdr->fwd_cnt;
-    enter(v, c);
-    c->stream = vsock_dial(v->host, c->host_port, tag_of(v, c));
+    vsock_conn_enter(v, c);
+    c->stream = vsock_dial(v->host, c->host_port, vsock_conn_tag(v, c));
     if (c->stream < 0) {
         counter_add(&v->stats.refused, 1);
         answer_reset(v, c->host_port, c->guest_port);
-        end(v, c);
+        vsock_conn_end(v, c);
         return;
     }
     count_opened(v, c);
@@ -391,7 +259,7 @@ static bool take_response(struct virtio_vsock *v, struct vsock_conn *c)
     c->state = VSOCK_OPEN;
     c->deadline_ns = 0;
     c->readable = true; /* it may have said more than its greeting */
-    make_ready(v, c);
+    vsock_conn_ready(v, c);
     if (c->shut) /* it has gone meanwhile */
         tell(v, c, VIRTIO_VSOCK_OP_SHUTDOWN);
     count_opened(v, c);
@@ -407,7 +275,7 @@ static bool take_of(struct virtio_vsock *v, struct vsock_conn *c,
     c->peer_buffer = hdr->buf_alloc;
     c->peer_read = hdr->fwd_cnt;
     if (c->readable)
-        make_ready(v, c); /* there may be credit now */
+        vsock_conn_ready(v, c); /* there may be credit now */
     switch (hdr->op) {
     case VIRTIO_VSOCK_OP_RESPONSE: return take_response(v, c);
     case VIRTIO_VSOCK_OP_SHUTDOWN:
@@ -431,11 +299,11 @@ static bool take_of(struct virtio_vsock *v, struct vsock_conn *c,
 
 void vsock_refuse(struct virtio_vsock *v, const struct virtio_vsock_hdr *hdr)
 {
-    struct vsock_conn *c = find(v, hdr->dst_port, hdr->src_port);
+    struct vsock_conn *c = vsock_conn_find(v, hdr->dst_port, hdr->src_port);
 
     counter_add(&v->stats.dropped, 1);
     if (c)
-        end(v, c);
+        vsock_conn_end(v, c);
     if (hdr->op != VIRTIO_VSOCK_OP_RST)
         answer_reset(v, hdr->dst_port, hdr->src_port);
 }
@@ -443,7 +311,7 @@ void vsock_refuse(struct virtio_vsock *v, const struct virtio_vsock_hdr *hdr)
 void vsock_take(struct virtio_vsock *v, const struct virtio_vsock_hdr *hdr, struct iovec *data,
                 unsigned count)
 {
-    struct vsock_conn *c = find(v, hdr->dst_port, hdr->src_port);
+    struct vsock_conn *c = vsock_conn_find(v, hdr->dst_port, hdr->src_port);
 
     if (hdr->op == VIRTIO_VSOCK_OP_RST) {
         if (c && c->state == VSOCK_ASKED)
@@ -507,7 +375,7 @@ static uint32_t give_word(struct virtio_vsock *v, struct vsock_conn *c, const st
     uint32_t bytes = put(v, c, &hdr, iov, count);
 
     if (op == VIRTIO_VSOCK_OP_RST)
-        end(v, c);
+        vsock_conn_end(v, c);
     return bytes;
 }
 
@@ -583,11 +451,11 @@ uint32_t vsock_give(struct virtio_vsock *v, const struct iovec *iov, unsigned co
     while (!given && v->first_ready) {
         struct vsock_conn *c = v->first_ready;
 
-        make_unready(v, c);
+        vsock_conn_unready(v, c);
         given = give_of(v, c, iov, count, bytes);
         /* The last in the row, if there is more; what waits for credit is not. */
         if (c->state != VSOCK_FREE && (c->pending || (given && wants_data(c))))
-            make_ready(v, c);
+            vsock_conn_ready(v, c);
     }
     return given;
 }
@@ -601,7 +469,7 @@ static uint32_t next_port(struct virtio_vsock *v, uint32_t guest_port)
 
     do
         port = VSOCK_FIRST_PORT + v->next_port++ % VSOCK_PORTS;
-    while (find(v, port, guest_port)); /* at most as often as there are connections */
+    while (vsock_conn_find(v, port, guest_port)); /* at most as often as there are connections */
     return port;
 }
 
@@ -613,12 +481,12 @@ static void greet(struct virtio_vsock *v, struct vsock_conn *c)
         return;
     if (r < 0) {
         counter_add(&v->stats.refused, 1);
-        end(v, c);
+        vsock_conn_end(v, c);
         return;
     }
     c->host_port = next_port(v, c->guest_port);
     c->state = VSOCK_ASKED;
-    enter(v, c);
+    vsock_conn_enter(v, c);
     set_deadline(v, c);
     tell(v, c, VIRTIO_VSOCK_OP_REQUEST);
 }
@@ -637,7 +505,7 @@ static bool turn_away(struct virtio_vsock *v)
 /* False: nobody else waits, or cannot be let in now. */
 static bool accept_one(struct virtio_vsock *v)
 {
-    struct vsock_conn *c = take_slot(v, VSOCK_GREETING);
+    struct vsock_conn *c = vsock_conn_take(v, VSOCK_GREETING);
 
     if (!c) {
         if (!turn_away(v))
@@ -645,7 +513,7 @@ static bool accept_one(struct virtio_vsock *v)
         refuse_more(v);
         return true;
     }
-    c->stream = vsock_accept(v->host, tag_of(v, c));
+    c->stream = vsock_accept(v->host, vsock_conn_tag(v, c));
     if (c->stream >= 0) {
         set_deadline(v, c);
         return true;
@@ -656,7 +524,7 @@ static bool accept_one(struct virtio_vsock *v)
         vsock_listen(v, false); /* the timer tries again */
         vsock_want_timer(v);
     }
-    end(v, c);
+    vsock_conn_end(v, c);
     return false;
 }
 
@@ -676,7 +544,7 @@ static void stream_event(struct virtio_vsock *v, struct vsock_conn *c,
         return;
     if (event->readable && c->state == VSOCK_OPEN) {
         c->readable = true;
-        make_ready(v, c);
+        vsock_conn_ready(v, c);
     }
     if (c->state == VSOCK_ASKED && event->hung_up) {
         abort_conn(v, c);

@@ -114,8 +114,28 @@ static void a_vsock_is_a_flag_of_keys(void **state)
     assert_string_equal(config.vsock.socket, "a,b.sock");
     assert_int_equal(config_set(&config, "--vsock", "vsock", "cid=10,socket=", &err), -EINVAL);
     assert_int_equal(config.vsock.cid, 9); /* all or nothing */
+    assert_int_equal(config_set(&config, "--vsock", "vsock", "cid=3,cid=4", &err), -EINVAL);
+    assert_string_equal(err.msg, "--vsock: cid is there twice");
+    assert_int_equal(config_set(&config, "--vsock", "vsock", "v.sock", &err), -EINVAL);
+    assert_string_equal(err.msg,
+                        "--vsock: \"vsock\" is an object; set one of its keys: cid, socket");
     assert_int_equal(config_set(&config, "--set", "vsock.socket", "c.sock", &err), 0);
     assert_string_equal(config.vsock.socket, "c.sock");
+    config_fini(&config);
+}
+
+static void a_vsock_without_a_socket_is_refused(void **state)
+{
+    struct vm_config config;
+    struct error err;
+
+    (void)state;
+    config_init(&config);
+    assert_int_equal(config_set(&config, "--kernel", "boot.kernel", "k", &err), 0);
+    assert_int_equal(config_set(&config, "--vsock", "vsock", "cid=9", &err), 0);
+    assert_int_equal(config_validate(&config, &err), -EINVAL);
+    assert_string_equal(err.msg,
+                        "vsock.socket: the vsock has no socket on the host; name its path");
     config_fini(&config);
 }
 
@@ -541,6 +561,7 @@ int main(void)
         cmocka_unit_test(two_disks_that_only_read_may_share_an_image),
         cmocka_unit_test(the_seventeenth_disk_is_one_too_many),
         cmocka_unit_test(a_vsock_is_a_flag_of_keys),
+        cmocka_unit_test(a_vsock_without_a_socket_is_refused),
         cmocka_unit_test(a_net_that_says_nothing_but_its_tap_has_the_defaults),
         cmocka_unit_test(a_flag_adds_a_net),
         cmocka_unit_test(the_ends_of_each_range_are_inside),

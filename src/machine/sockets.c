@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vsock: the configuration's stream sockets. They have a thread of their own: a thousand busy
+ * sockets: the configuration's stream sockets. They have a thread of their own: a thousand busy
  * connections would hold up the control socket and the consoles, which main serves.
  */
 #include "internal.h"
