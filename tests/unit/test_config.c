@@ -116,6 +116,8 @@ static void a_vsock_is_a_flag_of_keys(void **state)
     assert_int_equal(config.vsock.cid, 9); /* all or nothing */
     assert_int_equal(config_set(&config, "--vsock", "vsock", "cid=3,cid=4", &err), -EINVAL);
     assert_string_equal(err.msg, "--vsock: cid is there twice");
+    assert_int_equal(config_set(&config, "--vsock", "vsock", "sock=v", &err), -EINVAL);
+    assert_non_null(strstr(err.msg, "--vsock: \"sock\" is not known here"));
     assert_int_equal(config_set(&config, "--vsock", "vsock", "v.sock", &err), -EINVAL);
     assert_string_equal(err.msg,
                         "--vsock: \"vsock\" is an object; set one of its keys: cid, socket");

@@ -354,9 +354,6 @@ static const struct {
     {"--set", "floppy", "a",
      "--set: \"floppy\" is not a known key; \"vmrun config schema\" lists them"},
     {"--set", "", "a", "--set: \"\" is not a known key; \"vmrun config schema\" lists them"},
-    {"--vsock", "vsock", "cid=3,sock=v",
-     "--vsock: \"sock\" is not known here; known: cid, socket (a comma in a value is \",,\")"},
-    {"--vsock", "vsock", "socket=v,cid", "--vsock: cid has no value; write cid=VALUE"},
     {"--set", "boot", "a",
      "--set: \"boot\" is an object; set one of its keys: kernel, initrd, cmdline, unpack"},
 };
