@@ -50,12 +50,13 @@ struct config_disk {
 
 #define CONFIG_MAX_NETS 8
 
-enum config_net_backend { CONFIG_NET_TAP };
+enum config_net_backend { CONFIG_NET_AUTO, CONFIG_NET_TAP, CONFIG_NET_USER };
 
 struct config_net {
     char *id;         /* as a name, at most 11 bytes; once in the machine */
-    uint64_t backend; /* enum config_net_backend */
-    char *ifname;     /* never NULL */
+    uint64_t backend; /* enum config_net_backend; when an item is complete, not AUTO any more */
+    char *ifname;     /* NULL but with TAP */
+    char *hostfwd;    /* USER: as forward.h reads them, one blank between; NULL: none */
     char *bridge;     /* NULL: none */
     char *mac;       /* as text_parse_mac() takes it; NULL: made of the machine's name and the id */
     uint64_t queues; /* pairs */

@@ -108,6 +108,11 @@ int machine_kill_here(struct machine *machine, struct error *err);
 /* Look whether disks' images have grown, and tell the guest. */
 void machine_refresh_disks(struct machine *machine);
 /*
+ * Whether the configuration's card can be connected on this host, as far as that can be told
+ * beforehand. Errors: of tap_open() and user_net_check().
+ */
+int machine_check_net(const struct vm_config *config, unsigned index, struct error *err);
+/*
  * Pull the cable of a network card, or put it in again. It stays so over resets. Errors: -ENODEV,
  * no card has this id, in words.
  */

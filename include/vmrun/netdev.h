@@ -3,8 +3,9 @@
 #define VMRUN_NETDEV_H
 
 /*
- * The host's side of a network card: a tap interface with a virtio header on
- * every frame, one file descriptor a queue pair.
+ * The host's side of a network card, one file descriptor a queue pair: a tap interface, or a
+ * `passt` process, which needs no privilege. A virtio header stands before every frame; only a
+ * tap has a use for it. A card does not know which of the two it has.
  */
 
 #include <stdbool.h>
@@ -39,18 +40,54 @@ struct tap_params {
  *         -ENOMEM, -EMFILE, -ENFILE
  */
 int tap_open(const struct tap_params *params, struct netdev **ret_netdev, struct error *err);
-void netdev_close(struct netdev *netdev); /* a tap that we made goes with it; NULL is fine */
+
+struct user_net_params {
+    const char *id;       /* "net net0": for the log */
+    const char *forwards; /* ports of the host, as forward.h reads them, blanks between; or NULL */
+    unsigned mtu;         /* what the guest is told by DHCP and NDP, USER_NET_MAX_MTU at most */
+};
+#define USER_NET_MAX_MTU 65520 /* passt's longest frame, without Ethernet, in words of 8 bytes */
+
+/*
+ * Start passt and wait until it is ready. One that ends later is started again, after a rest that
+ * grows, and the link is down meanwhile. It never outlives us, however we end.
+ *
+ * Errors: -ENOENT     passt is not installed
+ *         -EADDRINUSE, -EACCES, -EADDRNOTAVAIL  a port of the host cannot be had
+ *         -ECANCELED  it ended, with its own words
+ *         -ETIMEDOUT  it says nothing
+ *         -EINVAL     no forward
+ *         -ENOMEM, -EMFILE, -ENFILE, -EAGAIN
+ */
+int user_net_open(const struct user_net_params *params, struct netdev **ret_netdev,
+                  struct error *err);
+
+/* Whether passt is installed and its ports can be had now. Errors: the first of the above. */
+int user_net_check(const struct user_net_params *params, struct error *err);
+
+/* A tap that we made goes with it, and so does passt. NULL is fine. */
+void netdev_close(struct netdev *netdev);
 
 int netdev_fd(const struct netdev *netdev, unsigned queue); /* for the loop; non-blocking */
 /*
  * One frame with its 12-byte virtio_net_hdr_v1. Bytes, or -EAGAIN, or -errno. Queue's thread.
- * send: -EIO while the interface is down, -EINVAL for a header or frame that the host refuses.
+ * send: -EIO while the interface is down, -EINVAL for a header or frame that the host refuses. What
+ * iov points to must stay until netdev_flush(): frames may leave together.
  * receive: what does not fit is cut off; -EBADFD when the interface is gone.
  */
 int64_t netdev_send(struct netdev *netdev, unsigned queue, const struct iovec *iov, unsigned count);
 int64_t netdev_receive(struct netdev *netdev, unsigned queue, const struct iovec *iov,
                        unsigned count);
+/*
+ * What was sent leaves. -EAGAIN: some of it has to wait, and is the netdev's own now; call again
+ * when the descriptor is writable.
+ */
+int netdev_flush(struct netdev *netdev, unsigned queue);
+/* Whether a frame is at hand of which the descriptor says nothing any more. */
+bool netdev_more(const struct netdev *netdev, unsigned queue);
 
+/* Whether frames may be unfinished in either direction; if not, headers are all zeros. */
+bool netdev_offloads(const struct netdev *netdev);
 /* What the driver has negotiated: frames we hand it may then be unfinished in these ways. */
 struct netdev_offload {
     bool csum, tso4, tso6, ecn, ufo; /* those behind csum count only with it, ecn with a tso */
@@ -58,9 +95,14 @@ struct netdev_offload {
 int netdev_set_offload(struct netdev *netdev, const struct netdev_offload *offload,
                        struct error *err);
 unsigned netdev_mtu(const struct netdev *netdev); /* of the interface now; 0: it is gone */
+/*
+ * The guest goes on here from elsewhere, when it runs next. Where its addresses may be others now,
+ * the link is down for a moment then. Thread of the queues, or nobody else uses it.
+ */
+void netdev_moved(struct netdev *netdev);
 bool netdev_link_up(const struct netdev *netdev); /* the interface is there and up */
 /*
- * Readable when some interface of the host has changed: then drain it and look at
+ * Readable when something has changed: then drain it, on the thread of the queues, and look at
  * netdev_link_up(). For the loop; non-blocking.
  */
 int netdev_link_fd(const struct netdev *netdev);

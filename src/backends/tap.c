@@ -23,11 +23,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "netdev_ops.h"
 #include "netlink.h"
 
 #define TUN_PATH "/dev/net/tun"
 
-struct netdev {
+struct tap {
+    struct netdev netdev;
     char ifname[IFNAMSIZ];
     unsigned index; /* of the interface, whatever it is called later */
     unsigned queues, active;
@@ -64,7 +66,7 @@ static int refuse_device(int code, const char *ifname, struct error *err)
 }
 
 /* TUNSETIFF failed: why, and what to do. */
-static int refuse_attach(const struct netdev *t, int code, const struct netlink_link *link,
+static int refuse_attach(const struct tap *t, int code, const struct netlink_link *link,
                          struct error *err)
 {
     const char *kind = t->queues > 1 ? " multi_queue" : "";
@@ -94,7 +96,7 @@ static int refuse_attach(const struct netdev *t, int code, const struct netlink_
     return error_errno(err, code, "%s: attach to the tap", t->ifname);
 }
 
-static int attach(struct netdev *t, int fd, bool multi_queue)
+static int attach(struct tap *t, int fd, bool multi_queue)
 {
     struct ifreq request = {
         .ifr_flags =
@@ -107,7 +109,7 @@ static int attach(struct netdev *t, int fd, bool multi_queue)
     return 0;
 }
 
-static int open_queue(struct netdev *t, unsigned queue, const struct netlink_link *before,
+static int open_queue(struct tap *t, unsigned queue, const struct netlink_link *before,
                       struct error *err)
 {
     int header = NETDEV_HEADER_BYTES, little_endian = 1, r;
@@ -129,8 +131,7 @@ static int open_queue(struct netdev *t, unsigned queue, const struct netlink_lin
     return 0;
 }
 
-static int set_mtu(struct netdev *t, unsigned mtu, const struct netlink_link *link,
-                   struct error *err)
+static int set_mtu(struct tap *t, unsigned mtu, const struct netlink_link *link, struct error *err)
 {
     struct ifreq request = {.ifr_mtu = (int)mtu};
 
@@ -145,7 +146,7 @@ static int set_mtu(struct netdev *t, unsigned mtu, const struct netlink_link *li
     return error_errno(err, errno, "%s: MTU %u", t->ifname, mtu);
 }
 
-static int refuse_bridge(struct netdev *t, int code, const char *bridge, struct error *err)
+static int refuse_bridge(struct tap *t, int code, const char *bridge, struct error *err)
 {
     switch (code) {
     case EPERM:
@@ -166,7 +167,7 @@ static int refuse_bridge(struct netdev *t, int code, const char *bridge, struct 
  * lower than the network card's: the host then changes its own address with each machine that
  * comes and goes, and is not heard by its neighbours until they ask for it anew.
  */
-static int raise_address(struct netdev *t, struct error *err)
+static int raise_address(struct tap *t, struct error *err)
 {
     struct ifreq request = {};
 
@@ -179,7 +180,7 @@ static int raise_address(struct netdev *t, struct error *err)
     return 0;
 }
 
-static int attach_bridge(struct netdev *t, const char *bridge, const struct netlink_link *link,
+static int attach_bridge(struct tap *t, const char *bridge, const struct netlink_link *link,
                          struct error *err)
 {
     struct ifreq request = {.ifr_ifindex = (int)t->index};
@@ -210,7 +211,7 @@ static int attach_bridge(struct netdev *t, const char *bridge, const struct netl
     return 0;
 }
 
-static int bring_up(struct netdev *t, const struct netlink_link *link, struct error *err)
+static int bring_up(struct tap *t, const struct netlink_link *link, struct error *err)
 {
     struct ifreq request = {.ifr_flags = (short)(link->flags | IFF_UP)};
 
@@ -225,15 +226,14 @@ static int bring_up(struct netdev *t, const struct netlink_link *link, struct er
     return error_errno(err, errno, "%s: bring it up", t->ifname);
 }
 
-static int query(struct netdev *t, const char *name, struct netlink_link *ret_link,
-                 struct error *err)
+static int query(struct tap *t, const char *name, struct netlink_link *ret_link, struct error *err)
 {
     int r = netlink_query(t->ask_fd, name, t->index, ret_link);
 
     return r < 0 ? error_errno(err, -r, "%s: ask about the interface", t->ifname) : 0;
 }
 
-static int open_sockets(struct netdev *t, struct error *err)
+static int open_sockets(struct tap *t, struct error *err)
 {
     t->ask_fd = netlink_open(false, err);
     if (t->ask_fd < 0)
@@ -248,7 +248,7 @@ static int open_sockets(struct netdev *t, struct error *err)
     return 0;
 }
 
-static int open_queues(struct netdev *t, struct error *err)
+static int open_queues(struct tap *t, struct error *err)
 {
     struct netlink_link before;
     int r = query(t, t->ifname, &before, err);
@@ -268,7 +268,37 @@ static int open_queues(struct netdev *t, struct error *err)
     return 0;
 }
 
-static int prepare(struct netdev *t, const struct tap_params *params, struct error *err)
+static int set_offload(struct tap *t, const struct netdev_offload *offload, struct error *err)
+{
+    unsigned long flags = 0;
+
+    if (offload->csum) {
+        flags = TUN_F_CSUM | (offload->tso4 ? TUN_F_TSO4 : 0) | (offload->tso6 ? TUN_F_TSO6 : 0) |
+                (offload->ufo ? TUN_F_UFO : 0);
+        if (flags & (TUN_F_TSO4 | TUN_F_TSO6) && offload->ecn)
+            flags |= TUN_F_TSO_ECN;
+    }
+    if (ioctl(t->fds[0], TUNSETOFFLOAD, flags) < 0)
+        return error_errno(err, errno, "%s: offloads 0x%lx", t->ifname, flags);
+    return 0;
+}
+
+static int set_queues(struct tap *t, unsigned queues, struct error *err)
+{
+    assert(queues >= 1 && queues <= t->queues);
+    while (t->active != queues) {
+        bool more = t->active < queues;
+        unsigned queue = more ? t->active : t->active - 1;
+        struct ifreq request = {.ifr_flags = more ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE};
+
+        if (ioctl(t->fds[queue], TUNSETQUEUE, &request) < 0)
+            return error_errno(err, errno, "%s: queue pair %u", t->ifname, queue);
+        t->active = more ? t->active + 1 : t->active - 1;
+    }
+    return 0;
+}
+
+static int prepare(struct tap *t, const struct tap_params *params, struct error *err)
 {
     struct netlink_link link;
     int r = query(t, t->ifname, &link, err);
@@ -282,8 +312,8 @@ static int prepare(struct netdev *t, const struct tap_params *params, struct err
     if (r == 0)
         r = bring_up(t, &link, err);
     if (r == 0)
-        r = netdev_set_offload(t, &(struct netdev_offload){0}, err);
-    return r < 0 ? r : netdev_set_queues(t, 1, err);
+        r = set_offload(t, &(struct netdev_offload){0}, err);
+    return r < 0 ? r : set_queues(t, 1, err);
 }
 
 static int check_name(const char *name, struct error *err)
@@ -299,9 +329,116 @@ static int check_name(const char *name, struct error *err)
     return 0;
 }
 
+static void close_if_open(int fd)
+{
+    if (fd >= 0)
+        close(fd);
+}
+
+static void close_tap(struct tap *t)
+{
+    /* A tap that is not persistent goes with its last descriptor. */
+    for (unsigned i = 0; i < NETDEV_MAX_QUEUES; i++)
+        close_if_open(t->fds[i]);
+    close_if_open(t->ask_fd);
+    close_if_open(t->link_fd);
+    close_if_open(t->control_fd);
+    free(t);
+}
+
+static int tap_fd(const struct netdev *netdev, unsigned queue)
+{
+    const struct tap *t = (const struct tap *)netdev;
+
+    return t->fds[queue];
+}
+
+static int64_t tap_send(struct netdev *netdev, unsigned queue, const struct iovec *iov,
+                        unsigned count)
+{
+    struct tap *t = (struct tap *)netdev;
+    ssize_t n;
+
+    do
+        n = writev(t->fds[queue], iov, (int)count);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+static int64_t tap_receive(struct netdev *netdev, unsigned queue, const struct iovec *iov,
+                           unsigned count)
+{
+    struct tap *t = (struct tap *)netdev;
+    ssize_t n;
+
+    do
+        n = readv(t->fds[queue], iov, (int)count);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+static unsigned tap_mtu(const struct netdev *netdev)
+{
+    const struct tap *t = (const struct tap *)netdev;
+    struct netlink_link link;
+
+    return netlink_query(t->ask_fd, NULL, t->index, &link) < 0 ? 0 : link.mtu;
+}
+
+static bool tap_link_up(const struct netdev *netdev)
+{
+    const struct tap *t = (const struct tap *)netdev;
+    struct netlink_link link;
+
+    return netlink_query(t->ask_fd, NULL, t->index, &link) == 0 && link.flags & IFF_UP;
+}
+
+static int tap_link_fd(const struct netdev *netdev)
+{
+    const struct tap *t = (const struct tap *)netdev;
+
+    return t->link_fd;
+}
+
+static void tap_link_drain(struct netdev *netdev)
+{
+    struct tap *t = (struct tap *)netdev;
+
+    netlink_drain(t->link_fd);
+}
+
+static void tap_close(struct netdev *netdev)
+{
+    close_tap((struct tap *)netdev);
+}
+
+static int tap_set_offload(struct netdev *netdev, const struct netdev_offload *offload,
+                           struct error *err)
+{
+    return set_offload((struct tap *)netdev, offload, err);
+}
+
+static int tap_set_queues(struct netdev *netdev, unsigned queues, struct error *err)
+{
+    return set_queues((struct tap *)netdev, queues, err);
+}
+
+static const struct netdev_ops ops = {
+    .close = tap_close,
+    .fd = tap_fd,
+    .send = tap_send,
+    .receive = tap_receive,
+    .set_offload = tap_set_offload,
+    .set_queues = tap_set_queues,
+    .mtu = tap_mtu,
+    .link_up = tap_link_up,
+    .link_fd = tap_link_fd,
+    .link_drain = tap_link_drain,
+};
+
 int tap_open(const struct tap_params *params, struct netdev **ret_netdev, struct error *err)
 {
-    struct netdev *t;
+    struct tap *t;
     int r = check_name(params->ifname, err);
 
     if (r < 0)
@@ -310,6 +447,7 @@ int tap_open(const struct tap_params *params, struct netdev **ret_netdev, struct
     t = calloc(1, sizeof(*t));
     if (!t)
         return error_set(err, ENOMEM, "%s: out of memory", params->ifname);
+    netdev_init(&t->netdev, &ops);
     memcpy(t->ifname, params->ifname, strlen(params->ifname) + 1);
     t->queues = params->queues;
     t->multi_queue = params->queues > 1;
@@ -326,108 +464,10 @@ int tap_open(const struct tap_params *params, struct netdev **ret_netdev, struct
     r = prepare(t, params, err);
     if (r < 0)
         goto fail;
-    *ret_netdev = t;
+    *ret_netdev = &t->netdev;
     return 0;
 
 fail:
-    netdev_close(t);
+    close_tap(t);
     return r;
-}
-
-static void close_if_open(int fd)
-{
-    if (fd >= 0)
-        close(fd);
-}
-
-void netdev_close(struct netdev *t)
-{
-    if (!t)
-        return;
-    /* A tap that is not persistent goes with its last descriptor. */
-    for (unsigned i = 0; i < NETDEV_MAX_QUEUES; i++)
-        close_if_open(t->fds[i]);
-    close_if_open(t->ask_fd);
-    close_if_open(t->link_fd);
-    close_if_open(t->control_fd);
-    free(t);
-}
-
-int netdev_fd(const struct netdev *t, unsigned queue)
-{
-    return t->fds[queue];
-}
-
-int64_t netdev_send(struct netdev *t, unsigned queue, const struct iovec *iov, unsigned count)
-{
-    ssize_t n;
-
-    do
-        n = writev(t->fds[queue], iov, (int)count);
-    while (n < 0 && errno == EINTR);
-    return n < 0 ? -errno : n;
-}
-
-int64_t netdev_receive(struct netdev *t, unsigned queue, const struct iovec *iov, unsigned count)
-{
-    ssize_t n;
-
-    do
-        n = readv(t->fds[queue], iov, (int)count);
-    while (n < 0 && errno == EINTR);
-    return n < 0 ? -errno : n;
-}
-
-int netdev_set_offload(struct netdev *t, const struct netdev_offload *offload, struct error *err)
-{
-    unsigned long flags = 0;
-
-    if (offload->csum) {
-        flags = TUN_F_CSUM | (offload->tso4 ? TUN_F_TSO4 : 0) | (offload->tso6 ? TUN_F_TSO6 : 0) |
-                (offload->ufo ? TUN_F_UFO : 0);
-        if (flags & (TUN_F_TSO4 | TUN_F_TSO6) && offload->ecn)
-            flags |= TUN_F_TSO_ECN;
-    }
-    if (ioctl(t->fds[0], TUNSETOFFLOAD, flags) < 0)
-        return error_errno(err, errno, "%s: offloads 0x%lx", t->ifname, flags);
-    return 0;
-}
-
-unsigned netdev_mtu(const struct netdev *t)
-{
-    struct netlink_link link;
-
-    return netlink_query(t->ask_fd, NULL, t->index, &link) < 0 ? 0 : link.mtu;
-}
-
-bool netdev_link_up(const struct netdev *t)
-{
-    struct netlink_link link;
-
-    return netlink_query(t->ask_fd, NULL, t->index, &link) == 0 && link.flags & IFF_UP;
-}
-
-int netdev_link_fd(const struct netdev *t)
-{
-    return t->link_fd;
-}
-
-void netdev_link_drain(struct netdev *t)
-{
-    netlink_drain(t->link_fd);
-}
-
-int netdev_set_queues(struct netdev *t, unsigned queues, struct error *err)
-{
-    assert(queues >= 1 && queues <= t->queues);
-    while (t->active != queues) {
-        bool more = t->active < queues;
-        unsigned queue = more ? t->active : t->active - 1;
-        struct ifreq request = {.ifr_flags = more ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE};
-
-        if (ioctl(t->fds[queue], TUNSETQUEUE, &request) < 0)
-            return error_errno(err, errno, "%s: queue pair %u", t->ifname, queue);
-        t->active = more ? t->active + 1 : t->active - 1;
-    }
-    return 0;
 }

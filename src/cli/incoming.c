@@ -13,7 +13,6 @@
 #include "vmrun/kvm.h"
 #include "vmrun/log.h"
 #include "vmrun/machine.h"
-#include "vmrun/netdev.h"
 #include "vmrun/vsock.h"
 
 /* One "--set KEY=VALUE". */
@@ -116,25 +115,14 @@ static void check_cpus(const struct run *run, const void *cpuid, size_t len,
         incoming_reason(reasons, "it has %llu CPUs, and this host's KVM allows %u",
                         (unsigned long long)run->config.cpus, max);
 }
-/* A tap is opened to try it: what it says then is what would be said later, alone. */
+
 static void check_nets(const struct run *run, struct incoming_reasons *reasons)
 {
     for (unsigned i = 0; i < run->config.net_count; i++) {
-        const struct config_net *net = &run->config.nets[i];
-        uint64_t queues = net->queues ? net->queues : run->config.cpus;
-        const struct tap_params params = {
-            .ifname = net->ifname,
-            .bridge = net->bridge,
-            .queues = queues > NETDEV_MAX_QUEUES ? NETDEV_MAX_QUEUES : (unsigned)queues,
-            .mtu = (unsigned)net->mtu,
-        };
-        struct netdev *netdev;
         struct error err;
 
-        if (tap_open(&params, &netdev, &err) < 0)
-            incoming_reason(reasons, "nets[%u]: %s", i, err.msg);
-        else
-            netdev_close(netdev);
+        if (machine_check_net(&run->config, i, &err) < 0)
+            incoming_reason(reasons, "%s", err.msg);
     }
 }
 

@@ -82,6 +82,8 @@ int config_array_finish(const struct config_key *array, const struct vm_config *
         if (key->required && !*(char **)member(key, item))
             return error_set(err, EINVAL, "\"%s\" is missing", key->name);
     }
+    if (array->items.settle)
+        array->items.settle(item);
     return 0;
 }
 
@@ -132,9 +134,14 @@ static int set_key(const struct config_key *array, void *item, const struct conf
                    const char *value, uint64_t *seen, struct error *err)
 {
     unsigned nth = (unsigned)(key - array->object->keys);
+    bool again = *seen & UINT64_C(1) << nth;
     int r;
 
-    if (*seen & UINT64_C(1) << nth)
+    if (again && key->type == CONFIG_TYPE_FORWARDS) {
+        r = config_value_add(key, item, value, err);
+        return r < 0 ? error_prefix(err, "%s", key->name) : 0;
+    }
+    if (again)
         return error_set(err, EINVAL, "%s is there twice", key->name);
     *seen |= UINT64_C(1) << nth;
     r = config_value_parse(key, item, NULL, value, err);

@@ -11,9 +11,11 @@
 #include "quote.h"
 #include "tables.h"
 #include "value.h"
+#include "vmrun/forward.h"
 #include "vmrun/text.h"
 
 #define HUGE_PAGE (UINT64_C(2) << 20)
+#define NET_USER_MAX_MTU 65520u
 #define KEYS_MAX 64  /* in all tables together */
 #define PATH_SIZE 64 /* of the longest path of a key, and its NUL */
 
@@ -151,22 +153,76 @@ static int check_disks(const struct vm_config *config, struct error *err)
     return 0;
 }
 
-/* Two cards on one tap, or with one address. */
+/* Two forwards of one port; net may be other: then the first of the pair comes earlier. */
+static int check_forwards(const struct config_net *net, size_t i, const struct config_net *other,
+                          size_t j, struct error *err)
+{
+    const char *a = net->hostfwd ? net->hostfwd : "";
+    size_t a_len, b_len;
+
+    for (; (a_len = forward_next(&a)) > 0; a += a_len) {
+        const char *b = other->hostfwd ? other->hostfwd : "";
+
+        for (; (b_len = forward_next(&b)) > 0 && b != a; b += b_len) {
+            struct forward one, two;
+
+            if (forward_parse(a, a_len, &one) == 0 && forward_parse(b, b_len, &two) == 0 &&
+                forward_clashes(&one, &two))
+                return error_set(err, EINVAL,
+                                 "nets[%zu].hostfwd: \"%.*s\" takes a port that \"%.*s\" of "
+                                 "nets[%zu] has",
+                                 i, (int)a_len, a, (int)b_len, b, j);
+        }
+    }
+    return 0;
+}
+
+/* What belongs to the other backend. */
+static int check_net(const struct config_net *net, size_t i, struct error *err)
+{
+    if (net->backend == CONFIG_NET_TAP && !net->ifname)
+        return error_set(err, EINVAL, "nets[%zu].ifname: a tap needs a name, such as \"tap0\"", i);
+    if (net->backend == CONFIG_NET_TAP && net->hostfwd)
+        return error_set(err, EINVAL,
+                         "nets[%zu].hostfwd: the backend \"tap\" forwards no ports; \"user\" does",
+                         i);
+    if (net->backend == CONFIG_NET_TAP)
+        return 0;
+    if (net->ifname || net->bridge)
+        return error_set(err, EINVAL,
+                         "nets[%zu].%s: the backend \"user\" has no interface; \"tap\" has", i,
+                         net->ifname ? "ifname" : "bridge");
+    if (net->queues > 1)
+        return error_set(err, EINVAL,
+                         "nets[%zu].queues: the backend \"user\" has one pair; \"tap\" has more",
+                         i);
+    if (net->mtu > NET_USER_MAX_MTU)
+        return error_set(err, EINVAL,
+                         "nets[%zu].mtu: %llu; with the backend \"user\" it is %u at most", i,
+                         (unsigned long long)net->mtu, NET_USER_MAX_MTU);
+    return check_forwards(net, i, net, i, err);
+}
+
+/* Two cards on one tap, with one address, or with one port. */
 static int check_nets(const struct vm_config *config, struct error *err)
 {
     for (size_t i = 0; i < config->net_count; i++) {
         const struct config_net *net = &config->nets[i];
+        int r = check_net(net, i, err);
 
-        for (size_t j = 0; j < i; j++) {
+        for (size_t j = 0; r == 0 && j < i; j++) {
             const struct config_net *other = &config->nets[j];
 
-            if (strcmp(net->ifname, other->ifname) == 0)
+            if (net->ifname && other->ifname && strcmp(net->ifname, other->ifname) == 0)
                 return error_set(err, EINVAL, "nets[%zu].ifname: \"%s\" is the tap of nets[%zu]", i,
                                  net->ifname, j);
             if (net->mac && other->mac && strcasecmp(net->mac, other->mac) == 0)
                 return error_set(err, EINVAL, "nets[%zu].mac: \"%s\" is the address of nets[%zu]",
                                  i, net->mac, j);
+            r = check_forwards(net, i, other, j, err);
         }
+        if (r < 0)
+            return r;
     }
     return 0;
 }

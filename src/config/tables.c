@@ -66,7 +66,9 @@ static const char *const cache_choices[] = {
 };
 
 static const char *const backend_choices[] = {
+    [CONFIG_NET_AUTO] = "auto",
     [CONFIG_NET_TAP] = "tap",
+    [CONFIG_NET_USER] = "user",
     NULL,
 };
 
@@ -259,15 +261,16 @@ static const struct config_key net_keys[] = {
         .type = CONFIG_TYPE_CHOICE,
         .offset = OFFSET_OF(struct config_net, uint64_t, backend),
         .choices = backend_choices,
-        .start = "tap",
-        .description = "What it is connected to: a tap interface of the host.",
+        .start = "auto",
+        .description = "What it is connected to: a tap interface of the host, or the host's own "
+                       "sockets through passt, which needs no privilege; without it, a tap when "
+                       "one is named.",
     },
     {
         .name = "ifname",
         .type = CONFIG_TYPE_NAME,
         .offset = OFFSET_OF(struct config_net, char *, ifname),
         .max = 15,
-        .required = true,
         .description = "The tap interface. One that does not exist is made, which needs root, and "
                        "goes with the machine.",
     },
@@ -277,6 +280,13 @@ static const struct config_key net_keys[] = {
         .offset = OFFSET_OF(struct config_net, char *, bridge),
         .max = 15,
         .description = "The bridge of the host that the tap is attached to.",
+    },
+    {
+        .name = "hostfwd",
+        .type = CONFIG_TYPE_FORWARDS,
+        .offset = OFFSET_OF(struct config_net, char *, hostfwd),
+        .max = 2000,
+        .description = "Ports of the host that lead to the guest, as in \"tcp:8080:80\".",
     },
     {
         .name = "mac",
@@ -301,10 +311,18 @@ static const struct config_key net_keys[] = {
         .min = 68,
         .max = 65521,
         .description = "The longest packet, told to the guest and set on the tap; without it, what "
-                       "the tap has.",
+                       "the tap has, or 65520 without a tap.",
     },
     {0},
 };
+
+static void settle_net(void *item)
+{
+    struct config_net *card = item;
+
+    if (card->backend == CONFIG_NET_AUTO)
+        card->backend = card->ifname ? CONFIG_NET_TAP : CONFIG_NET_USER;
+}
 
 static const struct config_object net = {
     .title = "Network card",
@@ -400,7 +418,7 @@ static const struct config_key root_keys[] = {
         .type = CONFIG_TYPE_ARRAY,
         .object = &net,
         ITEMS(struct config_net, nets, net_count, .word = "net", .first = "backend",
-              .of_first = "ifname"),
+              .of_first = "ifname", .settle = settle_net),
         .description = "The guest's network cards, in the order in which it finds them.",
     },
     {

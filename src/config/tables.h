@@ -16,18 +16,19 @@
 #include "vmrun/config.h"
 
 enum config_type {
-    CONFIG_TYPE_OBJECT,  /* nested: .object */
-    CONFIG_TYPE_ARRAY,   /* of objects like .object, at most .max of them: .items says where */
-    CONFIG_TYPE_NAME,    /* char *: 1 to .max of [A-Za-z0-9._-], not starting with . or - */
-    CONFIG_TYPE_ID,      /* NAME of an item, once in its array; the default is made of its index */
-    CONFIG_TYPE_TEXT,    /* char *: UTF-8 without control characters, at most .max bytes */
-    CONFIG_TYPE_PATH,    /* char *: TEXT, not empty; in a file, relative to that file's folder */
-    CONFIG_TYPE_MAC,     /* char *: "52:54:00:12:34:56", of one station */
-    CONFIG_TYPE_UINT,    /* uint64_t: .min to .max; without .start 0 is for "not given" */
-    CONFIG_TYPE_SIZE,    /* uint64_t: "512M"; .min to .max, a multiple of .step */
-    CONFIG_TYPE_CHOICE,  /* uint64_t: index in .choices */
-    CONFIG_TYPE_BOOL,    /* bool */
-    CONFIG_TYPE_CONSOLE, /* struct config_serial: a word of .choices, or "file:PATH" */
+    CONFIG_TYPE_OBJECT,   /* nested: .object */
+    CONFIG_TYPE_ARRAY,    /* of objects like .object, at most .max of them: .items says where */
+    CONFIG_TYPE_NAME,     /* char *: 1 to .max of [A-Za-z0-9._-], not starting with . or - */
+    CONFIG_TYPE_ID,       /* NAME of an item, once in its array; the default is made of its index */
+    CONFIG_TYPE_TEXT,     /* char *: UTF-8 without control characters, at most .max bytes */
+    CONFIG_TYPE_PATH,     /* char *: TEXT, not empty; in a file, relative to that file's folder */
+    CONFIG_TYPE_MAC,      /* char *: "52:54:00:12:34:56", of one station */
+    CONFIG_TYPE_FORWARDS, /* char *: port forwards, blanks between; in JSON an array of them */
+    CONFIG_TYPE_UINT,     /* uint64_t: .min to .max; without .start 0 is for "not given" */
+    CONFIG_TYPE_SIZE,     /* uint64_t: "512M"; .min to .max, a multiple of .step */
+    CONFIG_TYPE_CHOICE,   /* uint64_t: index in .choices */
+    CONFIG_TYPE_BOOL,     /* bool */
+    CONFIG_TYPE_CONSOLE,  /* struct config_serial: a word of .choices, or "file:PATH" */
 };
 
 /*
@@ -42,6 +43,7 @@ struct config_items {
     const char *word;    /* "disk": of the default id, "disk0" */
     const char *first;
     const char *of_first; /* or NULL: "FIRST=VALUE" in the first place sets this key as well */
+    void (*settle)(void *item); /* or NULL: what follows from the keys that were given */
 };
 
 struct config_key {

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "quote.h"
+#include "vmrun/forward.h"
 #include "vmrun/text.h"
 
 #define FILE_PREFIX "file:"
@@ -105,6 +106,29 @@ static int check_mac(const char *text, struct error *err)
     return 0;
 }
 
+static int check_forwards(const char *text, struct error *err)
+{
+    char word[60], quoted[QUOTE_SIZE];
+    size_t len;
+
+    for (; (len = forward_next(&text)) > 0; text += len) {
+        struct forward f;
+        int r = forward_parse(text, len, &f);
+
+        if (r == 0)
+            continue;
+        snprintf(word, sizeof(word), "%.*s", (int)len, text);
+        config_quote(word, quoted);
+        if (r == -ERANGE)
+            return error_set(err, EINVAL, "%s: a port is 1 to 65535", quoted);
+        return error_set(err, EINVAL,
+                         "%s is no forward: tcp or udp, then :HOSTPORT:GUESTPORT or "
+                         ":ADDRESS:HOSTPORT:GUESTPORT, such as \"tcp:127.0.0.1:8080:80\"",
+                         quoted);
+    }
+    return 0;
+}
+
 /* Takes over copy, also when it fails. NULL: memory ran out. */
 static int set_string(const struct config_key *key, char **at, char *copy, struct error *err)
 {
@@ -118,6 +142,79 @@ static int set_string(const struct config_key *key, char **at, char *copy, struc
     }
     free(*at);
     *at = copy;
+    return 0;
+}
+
+/* Words with one blank between; none at all is no value. */
+static int parse_forwards(const struct config_key *key, char **at, const char *text,
+                          struct error *err)
+{
+    char *copy;
+    size_t used = 0, len;
+    int r = check_text(key, text, err);
+
+    if (r == 0)
+        r = check_forwards(text, err);
+    if (r < 0)
+        return r;
+    copy = malloc(strlen(text) + 1);
+    for (const char *w = text; copy && (len = forward_next(&w)) > 0; w += len) {
+        if (used)
+            copy[used++] = ' ';
+        memcpy(copy + used, w, len);
+        used += len;
+    }
+    if (copy && used) {
+        copy[used] = '\0';
+        return set_string(key, at, copy, err);
+    }
+    free(copy);
+    if (!copy)
+        return error_set(err, ENOMEM, "out of memory");
+    free(*at);
+    *at = NULL;
+    return 0;
+}
+
+int config_value_add(const struct config_key *key, void *base, const char *text, struct error *err)
+{
+    char **at = member(key, base), *both = NULL;
+    int r;
+
+    if (asprintf(&both, "%s %s", *at ? *at : "", text) < 0)
+        return error_set(err, ENOMEM, "out of memory");
+    r = parse_forwards(key, at, both, err);
+    free(both);
+    return r;
+}
+
+/* An array of strings, each one forward or more. */
+static int load_forwards(const struct config_key *key, void *base, const json_t *json,
+                         struct error *err)
+{
+    struct config_net scratch = {0};
+    struct config_key there = *key;
+    char **at = member(key, base);
+    size_t index;
+    json_t *item;
+    int r = 0;
+
+    there.offset = offsetof(struct config_net, hostfwd);
+    json_array_foreach(json, index, item)
+    {
+        if (!json_is_string(item))
+            r = error_set(err, EINVAL, "item %zu is no string", index);
+        else
+            r = config_value_add(&there, &scratch, json_string_value(item), err);
+        if (r < 0)
+            break;
+    }
+    if (r < 0) {
+        free(scratch.hostfwd);
+        return r;
+    }
+    free(*at);
+    *at = scratch.hostfwd;
     return 0;
 }
 
@@ -241,6 +338,7 @@ int config_value_parse(const struct config_key *key, void *base, const char *fol
         return r < 0 ? r : set_string(key, at, strdup(text), err);
     case CONFIG_TYPE_TEXT: return set_string(key, at, strdup(text), err);
     case CONFIG_TYPE_PATH: return parse_path(key, at, folder, text, err);
+    case CONFIG_TYPE_FORWARDS: return parse_forwards(key, at, text, err);
     case CONFIG_TYPE_UINT: return parse_uint(key, at, text, err);
     case CONFIG_TYPE_SIZE: return parse_size(key, at, text, err);
     case CONFIG_TYPE_CHOICE:
@@ -267,6 +365,7 @@ static void describe_expected(const struct config_key *key, char *buf, size_t le
     case CONFIG_TYPE_TEXT:
     case CONFIG_TYPE_MAC:
     case CONFIG_TYPE_PATH: snprintf(buf, len, "a string"); break;
+    case CONFIG_TYPE_FORWARDS: snprintf(buf, len, "an array of strings"); break;
     case CONFIG_TYPE_UINT:
         snprintf(buf, len, "a whole number from %llu to %llu", (unsigned long long)key->min,
                  (unsigned long long)key->max);
@@ -359,6 +458,8 @@ int config_value_load(const struct config_key *key, void *base, const char *fold
         return config_value_parse(key, base, folder, json_string_value(json), err);
     if (json_is_string(json))
         return refuse_string(key, json, err);
+    if (key->type == CONFIG_TYPE_FORWARDS && json_is_array(json))
+        return load_forwards(key, base, json, err);
     if (key->type == CONFIG_TYPE_BOOL && json_is_boolean(json)) {
         *(bool *)member(key, base) = json_is_true(json);
         return 0;
@@ -376,6 +477,23 @@ int config_value_load(const struct config_key *key, void *base, const char *fold
         return 0;
     }
     return refuse_type(key, json, err);
+}
+
+static int save_forwards(const char *text, json_t **ret_json, struct error *err)
+{
+    json_t *list = text ? json_array() : NULL;
+    size_t len;
+
+    if (text && !list)
+        return error_set(err, ENOMEM, "out of memory");
+    for (; text && (len = forward_next(&text)) > 0; text += len) {
+        if (json_array_append_new(list, json_stringn(text, len)) < 0) {
+            json_decref(list);
+            return error_set(err, ENOMEM, "out of memory");
+        }
+    }
+    *ret_json = list;
+    return 0;
 }
 
 static int keep(json_t *json, json_t **ret_json, struct error *err)
@@ -422,6 +540,7 @@ int config_value_save(const struct config_key *key, const void *base, const char
     case CONFIG_TYPE_ID:
     case CONFIG_TYPE_MAC:
     case CONFIG_TYPE_TEXT: return save_text("", NULL, *(char *const *)at, ret_json, err);
+    case CONFIG_TYPE_FORWARDS: return save_forwards(*(char *const *)at, ret_json, err);
     case CONFIG_TYPE_PATH: return save_text("", folder, *(char *const *)at, ret_json, err);
     case CONFIG_TYPE_UINT:
         if (!key->start && *number == 0) {
@@ -451,7 +570,7 @@ void config_value_clear(const struct config_key *key, void *base)
 
     if (key->type == CONFIG_TYPE_NAME || key->type == CONFIG_TYPE_ID ||
         key->type == CONFIG_TYPE_MAC || key->type == CONFIG_TYPE_TEXT ||
-        key->type == CONFIG_TYPE_PATH)
+        key->type == CONFIG_TYPE_PATH || key->type == CONFIG_TYPE_FORWARDS)
         owned = member(key, base);
     else if (key->type == CONFIG_TYPE_CONSOLE)
         owned = &((struct config_serial *)member(key, base))->path;

@@ -23,6 +23,9 @@
 int config_value_parse(const struct config_key *key, void *base, const char *folder,
                        const char *text, struct error *err);
 
+/* More of a CONFIG_TYPE_FORWARDS: it goes on behind what was there. Errors: as above. */
+int config_value_add(const struct config_key *key, void *base, const char *text, struct error *err);
+
 /* The same from JSON, whose type must fit: always refuses for those two. */
 int config_value_load(const struct config_key *key, void *base, const char *folder,
                       const json_t *json, struct error *err);

@@ -28,6 +28,11 @@
      UINT64_C(1) << VIRTIO_NET_F_CTRL_VQ | UINT64_C(1) << VIRTIO_NET_F_CTRL_RX | \
      UINT64_C(1) << VIRTIO_NET_F_CTRL_VLAN | UINT64_C(1) << VIRTIO_NET_F_CTRL_MAC_ADDR | \
      UINT64_C(1) << VIRTIO_NET_F_GUEST_ANNOUNCE | NET_GUEST_OFFLOADS)
+/* Without these all frames are finished, in both directions. */
+#define UNFINISHED \
+    (UINT64_C(1) << VIRTIO_NET_F_CSUM | UINT64_C(1) << VIRTIO_NET_F_HOST_TSO4 | \
+     UINT64_C(1) << VIRTIO_NET_F_HOST_TSO6 | UINT64_C(1) << VIRTIO_NET_F_HOST_ECN | \
+     UINT64_C(1) << VIRTIO_NET_F_CTRL_GUEST_OFFLOADS | NET_GUEST_OFFLOADS)
 
 static_assert(offsetof(struct virtio_net, vdev) == 0, "state offsets count from the device");
 
@@ -101,7 +106,7 @@ static void transmit(struct net_pair *pair)
     bool was_blocked = pair->tx_blocked;
     int r = 0;
 
-    pair->tx_blocked = false;
+    pair->tx_blocked = netdev_flush(net->netdev, pair->index) == -EAGAIN;
     virtqueue_disable_kicks(vq);
     while (sent < TX_BURST && !pair->tx_blocked) {
         r = virtqueue_pop(vq, &chain);
@@ -114,6 +119,9 @@ static void transmit(struct net_pair *pair)
         pair->tx_blocked = !send_one(pair, &chain);
         sent += !pair->tx_blocked;
     }
+    /* Before the guest may have its buffers again. */
+    if (netdev_flush(net->netdev, pair->index) == -EAGAIN)
+        pair->tx_blocked = true;
     if (sent) {
         virtqueue_publish(vq);
         virtio_notify(&net->vdev, queue);
@@ -226,6 +234,7 @@ void virtio_net_announce(struct device *dev)
     struct virtio_net *net = from_device(dev);
 
     pthread_mutex_lock(&dev->lock);
+    netdev_moved(net->netdev);
     if (net->vdev.started && virtio_has(&net->vdev, VIRTIO_NET_F_GUEST_ANNOUNCE)) {
         net->announce = true;
         virtio_config_changed(&net->vdev);
@@ -256,6 +265,10 @@ void virtio_net_send_rarp(struct device *dev)
     memcpy(frame + 32, net->mac, 6); /* the target's, after four bytes of IP */
     if (!net->unplugged)
         (void)netdev_send(net->netdev, 0, &iov, 1); /* no network, nobody to tell */
+    if (netdev_flush(net->netdev, 0) == -EAGAIN) {
+        net->pairs[0].tx_blocked = true;
+        net_pair_watch(&net->pairs[0]);
+    }
     pthread_mutex_unlock(&dev->lock);
 }
 
@@ -415,6 +428,10 @@ static int virtio_net_post_load(void *obj, struct error *err)
     if (net->uni_count + net->multi_count > NET_TABLE)
         return error_set(err, EPROTO, "%u and %u addresses in a table of %u", net->uni_count,
                          net->multi_count, NET_TABLE);
+    if (!netdev_offloads(net->netdev) && net->vdev.negotiated & UNFINISHED)
+        return error_set(err, EPROTO,
+                         "the guest's driver leaves checksums or segments to the card, which only "
+                         "one on a tap can do; give it the backend \"tap\"");
     if (net->guest_offloads & ~(net->vdev.negotiated & NET_GUEST_OFFLOADS))
         return error_set(err, EPROTO, "guest_offloads: 0x%llx were not negotiated",
                          (unsigned long long)net->guest_offloads);
@@ -533,7 +550,8 @@ int virtio_net_create(struct platform *platform, struct device *host,
         .loop = params->loop,
         .thread = params->thread,
         .id = params->id,
-        .features = FEATURES | (params->mtu ? UINT64_C(1) << VIRTIO_NET_F_MTU : 0) |
+        .features = (FEATURES & ~(netdev_offloads(params->netdev) ? 0 : UNFINISHED)) |
+                    (params->mtu ? UINT64_C(1) << VIRTIO_NET_F_MTU : 0) |
                     (params->queues > 1 ? UINT64_C(1) << VIRTIO_NET_F_MQ : 0),
         .queues = 2 * params->queues + 1,
         .queue_size = NET_QUEUE_SIZE,

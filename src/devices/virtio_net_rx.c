@@ -245,7 +245,7 @@ void net_rx_run(struct net_pair *pair)
     if (r < 0)
         pair->rx_wanted = false; /* until a reset */
     virtio_notify(&net->vdev, 2 * pair->index);
-    if (r > 0 && pair->pending)
+    if (r > 0 && (pair->pending || netdev_more(net->netdev, pair->index)))
         virtio_ring(&net->vdev, 2 * pair->index); /* no frame from outside would wake us for it */
     net_pair_watch(pair);
 }

@@ -41,13 +41,21 @@ int machine_net_mac(const struct vm_config *config, unsigned index, uint8_t ret_
     return 0;
 }
 
+/* What the guest is told, or 0: nothing. */
+static uint16_t card_mtu(const struct config_net *net)
+{
+    if (net->backend == CONFIG_NET_USER && !net->mtu)
+        return USER_NET_MAX_MTU; /* all of it: there is no wire that would cut it up */
+    return (uint16_t)net->mtu;
+}
+
 static int create_card(struct machine *m, unsigned index, struct error *err)
 {
     const struct config_net *net = &m->config->nets[index];
     struct machine_net *card = &m->nets[index];
     struct virtio_net_params params = {
         .queues = (unsigned)net->queues,
-        .mtu = (uint16_t)net->mtu,
+        .mtu = card_mtu(net),
         .netdev = card->netdev,
         .thread = card->thread,
     };
@@ -60,23 +68,54 @@ static int create_card(struct machine *m, unsigned index, struct error *err)
     return virtio_net_create(&m->platform, m->pci_host, &params, &card->dev, err);
 }
 
-static int create_net(struct machine *m, unsigned index, struct error *err)
+/* check: only try. A tap is tried by opening it: what is said then would be said later. */
+static int open_netdev(const struct vm_config *config, unsigned index, bool check,
+                       struct netdev **ret_netdev, struct error *err)
 {
-    const struct config_net *net = &m->config->nets[index];
-    struct machine_net *card = &m->nets[index];
+    const struct config_net *net = &config->nets[index];
     const struct tap_params tap = {
         .ifname = net->ifname,
         .bridge = net->bridge,
         .queues = (unsigned)net->queues,
         .mtu = (unsigned)net->mtu,
     };
-    char name[THREAD_NAME_BYTES];
+    char id[32];
+    const struct user_net_params user = {
+        .id = id,
+        .forwards = net->hostfwd,
+        .mtu = card_mtu(net),
+    };
     int r;
 
-    snprintf(name, sizeof(name), "net %.11s", net->id);
-    r = tap_open(&tap, &card->netdev, err);
-    if (r == 0)
-        r = iothread_create(name, &card->thread, err);
+    snprintf(id, sizeof(id), "net %s", net->id);
+    if (net->backend == CONFIG_NET_TAP)
+        r = tap_open(&tap, ret_netdev, err);
+    else if (check)
+        r = user_net_check(&user, err);
+    else
+        r = user_net_open(&user, ret_netdev, err);
+    return r < 0 ? error_prefix(err, "nets[%u]", index) : 0;
+}
+
+int machine_check_net(const struct vm_config *config, unsigned index, struct error *err)
+{
+    struct netdev *netdev = NULL;
+    int r = open_netdev(config, index, true, &netdev, err);
+
+    netdev_close(netdev);
+    return r;
+}
+
+static int create_net(struct machine *m, unsigned index, struct error *err)
+{
+    struct machine_net *card = &m->nets[index];
+    char name[THREAD_NAME_BYTES];
+    int r = open_netdev(m->config, index, false, &card->netdev, err);
+
+    if (r < 0)
+        return r;
+    snprintf(name, sizeof(name), "net %.11s", m->config->nets[index].id);
+    r = iothread_create(name, &card->thread, err);
     if (r == 0)
         r = create_card(m, index, err);
     if (r < 0)

@@ -117,6 +117,31 @@ __attribute__((weak)) int64_t netdev_receive(struct netdev *netdev, unsigned que
     return n < 0 ? -errno : n;
 }
 
+__attribute__((weak)) int netdev_flush(struct netdev *netdev, unsigned queue)
+{
+    struct fake_netdev *fake = (struct fake_netdev *)netdev;
+
+    (void)queue;
+    fake->flushes++;
+    return fake->holds_back ? -EAGAIN : 0;
+}
+
+__attribute__((weak)) bool netdev_more(const struct netdev *netdev, unsigned queue)
+{
+    (void)queue;
+    return self(netdev)->more;
+}
+
+__attribute__((weak)) bool netdev_offloads(const struct netdev *netdev)
+{
+    return !self(netdev)->plain;
+}
+
+__attribute__((weak)) void netdev_moved(struct netdev *netdev)
+{
+    ((struct fake_netdev *)netdev)->moves++;
+}
+
 __attribute__((weak)) int
 netdev_set_offload(struct netdev *netdev, const struct netdev_offload *offload, struct error *err)
 {

@@ -20,6 +20,10 @@ struct fake_netdev {
     unsigned queues, active, mtu;
     bool up, refuses; /* netdev_set_*() fail */
     struct netdev_offload offload;
+    bool plain;      /* no offloads; before the card is made */
+    bool holds_back; /* what was sent has to wait, says netdev_flush() */
+    bool more;       /* as netdev_more() says */
+    unsigned flushes, moves;
 };
 
 /* Up, MTU 1500, the first pair in use. */
