@@ -133,7 +133,8 @@ int64_t netstream_receive(struct netstream *s, const struct iovec *iov, unsigned
 
 /* Sending */
 
-static int send_some(struct netstream *s, struct iovec *iov, unsigned count, size_t *ret_sent)
+/* Bytes that left, which may be 0, or -errno. */
+static ssize_t send_some(struct netstream *s, struct iovec *iov, unsigned count)
 {
     const struct msghdr message = {.msg_iov = iov, .msg_iovlen = count};
     ssize_t n;
@@ -141,24 +142,22 @@ static int send_some(struct netstream *s, struct iovec *iov, unsigned count, siz
     do
         n = sendmsg(s->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
     while (n < 0 && errno == EINTR);
-    if (n < 0 && errno != EAGAIN)
-        return -errno;
-    *ret_sent = n < 0 ? 0 : (size_t)n;
-    return 0;
+    if (n < 0)
+        return errno == EAGAIN ? 0 : -errno;
+    return n;
 }
 
 static int send_rest(struct netstream *s)
 {
     struct iovec iov = {s->rest + s->rest_at, s->rest_end - s->rest_at};
-    size_t sent;
-    int r;
+    ssize_t n;
 
     if (s->rest_at == s->rest_end)
         return 0;
-    r = send_some(s, &iov, 1, &sent);
-    if (r < 0)
-        return r;
-    s->rest_at += sent;
+    n = send_some(s, &iov, 1);
+    if (n < 0)
+        return (int)n;
+    s->rest_at += (size_t)n;
     return s->rest_at < s->rest_end ? -EAGAIN : 0;
 }
 
@@ -178,17 +177,17 @@ static void keep_rest(struct netstream *s, size_t skip)
 
 int netstream_flush(struct netstream *s)
 {
-    size_t sent = 0;
     int r = send_rest(s);
+    ssize_t n = r == 0 && s->out_count ? send_some(s, s->out, s->out_count) : 0;
 
-    if (r == 0 && s->out_count)
-        r = send_some(s, s->out, s->out_count, &sent);
+    if (n < 0)
+        r = (int)n;
     if (r < 0 && r != -EAGAIN) {
         netstream_reset(s);
         return r;
     }
-    if (r == 0 && sent < s->out_bytes) {
-        keep_rest(s, sent);
+    if (r == 0 && (size_t)n < s->out_bytes) {
+        keep_rest(s, (size_t)n);
         r = -EAGAIN;
     }
     s->out_count = s->frames = 0;

@@ -300,8 +300,15 @@ static void end_line(struct passt *p)
 void passt_hear(struct passt *p)
 {
     char text[1024];
-    ssize_t n = p->words_fd < 0 ? 0 : read(p->words_fd, text, sizeof(text));
+    ssize_t n;
 
+    if (p->words_fd < 0)
+        return;
+    n = read(p->words_fd, text, sizeof(text));
+    if (n == 0) { /* a hang-up would be heard for ever */
+        close(p->words_fd);
+        p->words_fd = -1;
+    }
     for (ssize_t i = 0; i < n; i++) {
         if (text[i] == '\n')
             end_line(p);
@@ -331,7 +338,8 @@ static void settle(struct passt *p, const siginfo_t *end)
         snprintf(how, sizeof(how), "signal %d ended " PROGRAM, end->si_status);
     if (!p->said_len)
         add_said(p, how);
-    close(p->words_fd);
+    if (p->words_fd >= 0)
+        close(p->words_fd);
     if (p->pid_fd >= 0)
         close(p->pid_fd);
     p->words_fd = p->pid_fd = -1;

@@ -177,10 +177,10 @@ static void user_link_drain(struct netdev *netdev)
 static int wait_until_ready(struct user_net *u, struct error *err)
 {
     uint64_t until_ns = loop_now_ns() + READY_MS * UINT64_C(1000000);
-    struct pollfd fds[] = {{.fd = u->passt.words_fd, .events = POLLIN},
-                           {.fd = u->passt.pid_fd, .events = POLLIN}};
 
     while (!u->passt.ready) {
+        struct pollfd fds[] = {{.fd = u->passt.words_fd, .events = POLLIN},
+                               {.fd = u->passt.pid_fd, .events = POLLIN}};
         uint64_t now_ns = loop_now_ns();
 
         if (now_ns >= until_ns)

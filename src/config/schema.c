@@ -76,9 +76,9 @@ static json_t *describe_value(const struct config_key *key)
         return json_pack("{s:s, s:s, s:s, s:I}", "description", text, "type", "string", "pattern",
                          "^" PRINTABLE "+$", "maxLength", max);
     case CONFIG_TYPE_FORWARDS:
-        return json_pack("{s:s, s:[s, s], s:{s:s, s:s}}", "description", text, "type", "array",
-                         "string", "items", "type", "string", "pattern",
-                         "^ *(tcp|udp):([0-9.]+:|\\[[0-9A-Fa-f:.]+\\]:)?[0-9]+:[0-9]+ *$");
+        return json_pack("{s:s, s:s, s:{s:s, s:s}}", "description", text, "type", "array", "items",
+                         "type", "string", "pattern",
+                         "^(tcp|udp):([0-9.]+:|\\[[0-9A-Fa-f:.]+\\]:)?[0-9]+:[0-9]+$");
     case CONFIG_TYPE_UINT:
         return json_pack("{s:s, s:s, s:I, s:I}", "description", text, "type", "integer", "minimum",
                          min, "maximum", max);

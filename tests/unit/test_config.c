@@ -157,6 +157,56 @@ static void a_net_that_says_nothing_but_its_tap_has_the_defaults(void **state)
     config_fini(&config);
 }
 
+static void a_net_without_a_tap_is_the_users(void **state)
+{
+    struct vm_config config;
+    struct error err = {.msg = ""};
+
+    (void)state;
+    config_init(&config);
+    config_set(&config, "--kernel", "boot.kernel", "vmlinuz", &err);
+    config_set(&config, "--net", "nets", "user", &err);
+    config_set(&config, "--net", "nets",
+               "hostfwd=tcp:8080:80,hostfwd=udp:[::1]:53:53,mac=02:00:00:00:00:01", &err);
+    config_set(&config, "--net", "nets", "ifname=tap0", &err);
+    assert_string_equal(err.msg, "");
+    assert_int_equal(config.nets[0].backend, CONFIG_NET_USER);
+    assert_null(config.nets[0].hostfwd);
+    assert_int_equal(config.nets[1].backend, CONFIG_NET_USER);
+    assert_string_equal(config.nets[1].hostfwd, "tcp:8080:80 udp:[::1]:53:53");
+    assert_int_equal(config.nets[2].backend, CONFIG_NET_TAP);
+    assert_int_equal(config_validate(&config, &err), 0);
+    config_set(&config, "--set", "nets[1].hostfwd", "  tcp:1:2   tcp:3:4 ", &err);
+    assert_string_equal(config.nets[1].hostfwd, "tcp:1:2 tcp:3:4");
+    config_set(&config, "--set", "nets[1].hostfwd", "", &err);
+    assert_null(config.nets[1].hostfwd);
+    assert_string_equal(err.msg, "");
+    config_fini(&config);
+}
+
+static void forwards_come_back_as_they_were_printed(void **state)
+{
+    struct vm_config config, again;
+    struct error err = {.msg = ""};
+    char *text = NULL;
+    size_t len;
+    FILE *out = open_memstream(&text, &len);
+
+    (void)state;
+    config_text_load(&config, "web1.json",
+                     "{\"nets\": [{\"hostfwd\": [\"tcp:1:2\", \"udp:3:4\"]}, {}]}");
+    assert_int_equal(config_print(&config, out, &err), 0);
+    fclose(out);
+    config_init(&again);
+    assert_int_equal(config_load_text(&again, "printed", text, len, &err), 0);
+    assert_string_equal(again.nets[0].hostfwd, "tcp:1:2 udp:3:4");
+    assert_int_equal(again.nets[0].backend, CONFIG_NET_USER);
+    assert_null(again.nets[1].hostfwd);
+    free(text);
+    config_fini(&again);
+    config_fini(&config);
+}
+
 static void a_flag_adds_a_net(void **state)
 {
     struct vm_config config;
@@ -565,6 +615,8 @@ int main(void)
         cmocka_unit_test(a_vsock_is_a_flag_of_keys),
         cmocka_unit_test(a_vsock_without_a_socket_is_refused),
         cmocka_unit_test(a_net_that_says_nothing_but_its_tap_has_the_defaults),
+        cmocka_unit_test(a_net_without_a_tap_is_the_users),
+        cmocka_unit_test(forwards_come_back_as_they_were_printed),
         cmocka_unit_test(a_flag_adds_a_net),
         cmocka_unit_test(the_ends_of_each_range_are_inside),
         cmocka_unit_test(paths_are_relative_to_the_folder_of_the_file),

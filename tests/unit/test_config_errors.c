@@ -25,6 +25,10 @@
     "name, cpus, memory, memory_options, boot, cpu, console, disks, nets, rng, vsock, on_reboot, " \
     "debug_exit"
 
+#define FORWARD_RULE \
+    " is no forward: tcp or udp, then :HOSTPORT:GUESTPORT or :ADDRESS:HOSTPORT:GUESTPORT, such " \
+    "as " \
+    "\"tcp:127.0.0.1:8080:80\""
 #define MAC_RULE \
     " is not a card's address: six bytes as in \"52:54:00:12:34:56\", the first one even"
 
@@ -223,9 +227,16 @@ static const struct wrong_file wrong_values[] = {
     {FILE_OF("{\"disks\": [{\"file\": \"a\"}]}"),
      "web1.json: disks[0].file: unknown key; known here: id, path, readonly, cache, queues, "
      "serial"},
-    {FILE_OF("{\"nets\": [{}]}"), "web1.json: nets[0]: \"ifname\" is missing"},
-    {FILE_OF("{\"nets\": [{\"ifname\": \"a\", \"backend\": \"user\"}]}"),
-     "web1.json: nets[0].backend: \"user\" is not one of tap"},
+    {FILE_OF("{\"nets\": [{\"backend\": \"slirp\"}]}"),
+     "web1.json: nets[0].backend: \"slirp\" is not one of auto, tap, user"},
+    {FILE_OF("{\"nets\": [{\"hostfwd\": [\"tcp:1:2\", \"tcp:80\"]}]}"),
+     "web1.json: nets[0].hostfwd: \"tcp:80\"" FORWARD_RULE},
+    {FILE_OF("{\"nets\": [{\"hostfwd\": [\"tcp:0:80\"]}]}"),
+     "web1.json: nets[0].hostfwd: \"tcp:0:80\": a port is 1 to 65535"},
+    {FILE_OF("{\"nets\": [{\"hostfwd\": [\"tcp:1:2\", 5]}]}"),
+     "web1.json: nets[0].hostfwd: item 1 is no string"},
+    {FILE_OF("{\"nets\": [{\"hostfwd\": 5}]}"),
+     "web1.json: nets[0].hostfwd: 5 is a number, not an array of strings"},
     {FILE_OF("{\"nets\": [{\"ifname\": \"a\", \"mac\": \"52:54:00:12:34\"}]}"),
      "web1.json: nets[0].mac: \"52:54:00:12:34\"" MAC_RULE},
     {FILE_OF("{\"nets\": [{\"ifname\": \"a\", \"mac\": \"01:00:00:12:34:56\"}]}"),
@@ -333,9 +344,16 @@ static const struct {
     {"--disk", "disks", "a,path=b", "--disk: path is there twice"},
     {"--disk", "disks", "a,readonly,readonly=false", "--disk: readonly is there twice"},
     {"--disk", "disks", "a,queues=33", "--disk: queues: \"33\" is out of range: 1 to 32"},
-    {"--net", "nets", "user", "--net: backend: \"user\" is not one of tap"},
-    {"--net", "nets", "user=x", "--net: backend: \"user\" is not one of tap"},
-    {"--net", "nets", "tap", "--net: \"ifname\" is missing"},
+    {"--net", "nets", "slirp", "--net: backend: \"slirp\" is not one of auto, tap, user"},
+    {"--net", "nets", "user,hostfwd=tcp:1:2,hostfwd=80", "--net: hostfwd: \"80\"" FORWARD_RULE},
+    {"--net", "nets", "user,hostfwd=tcp:1:65536",
+     "--net: hostfwd: \"tcp:1:65536\": a port is 1 to 65535"},
+    {"--net", "nets", "user,hostfwd=tcp:host:1:2", "--net: hostfwd: \"tcp:host:1:2\"" FORWARD_RULE},
+    {"--net", "nets", "user,hostfwd=tcp:::1:1:2", "--net: hostfwd: \"tcp:::1:1:2\"" FORWARD_RULE},
+    {"--net", "nets", "user,hostfwd=tcp:[127.0.0.1]:1:2",
+     "--net: hostfwd: \"tcp:[127.0.0.1]:1:2\"" FORWARD_RULE},
+    {"--net", "nets", "user,hostfwd=tcp::1:2", "--net: hostfwd: \"tcp::1:2\"" FORWARD_RULE},
+    {"--net", "nets", "user,hostfwd=tcp:[:1:2", "--net: hostfwd: \"tcp:[:1:2\"" FORWARD_RULE},
     {"--net", "nets", "tap=",
      "--net: ifname: \"\" is not a name: 1 to 15 of A-Z a-z 0-9 . _ - that "
      "do not start with . or -"},
@@ -392,6 +410,22 @@ static const struct {
      "disks[1].id: \"root\" is the id of disks[0] already"},
     {{{"boot.kernel", "a"}, {"disks", "b,id=disk1"}, {"disks", "c"}},
      "disks[1].id: \"disk1\" is the id of disks[0] already"},
+    {{{"boot.kernel", "a"}, {"nets", "tap"}},
+     "nets[0].ifname: a tap needs a name, such as \"tap0\""},
+    {{{"boot.kernel", "a"}, {"nets", "user=x"}},
+     "nets[0].ifname: the backend \"user\" has no interface; \"tap\" has"},
+    {{{"boot.kernel", "a"}, {"nets", "user,bridge=x"}},
+     "nets[0].bridge: the backend \"user\" has no interface; \"tap\" has"},
+    {{{"boot.kernel", "a"}, {"nets", "user,queues=2"}},
+     "nets[0].queues: the backend \"user\" has one pair; \"tap\" has more"},
+    {{{"boot.kernel", "a"}, {"nets", "user,mtu=65521"}},
+     "nets[0].mtu: 65521; with the backend \"user\" it is 65520 at most"},
+    {{{"boot.kernel", "a"}, {"nets", "tap=a,hostfwd=tcp:1:2"}},
+     "nets[0].hostfwd: the backend \"tap\" forwards no ports; \"user\" does"},
+    {{{"boot.kernel", "a"}, {"nets", "user,hostfwd=tcp:1:2,hostfwd=tcp:127.0.0.1:1:3"}},
+     "nets[0].hostfwd: \"tcp:127.0.0.1:1:3\" takes a port that \"tcp:1:2\" of nets[0] has"},
+    {{{"boot.kernel", "a"}, {"nets", "user,hostfwd=udp:9:2"}, {"nets", "user,hostfwd=udp:9:3"}},
+     "nets[1].hostfwd: \"udp:9:3\" takes a port that \"udp:9:2\" of nets[0] has"},
     {{{"boot.kernel", "a"}, {"nets", "tap=b"}, {"nets", "tap=b"}},
      "nets[1].ifname: \"b\" is the tap of nets[0]"},
     {{{"boot.kernel", "a"},

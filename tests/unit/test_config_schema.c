@@ -94,6 +94,9 @@ static void compare_with_table(const struct config_object *object, const json_t 
             assert_string_equal(string_of(property, "type"), "integer");
             assert_int_equal(json_integer_value(json_object_get(property, "minimum")), key->min);
             assert_int_equal(json_integer_value(json_object_get(property, "maximum")), key->max);
+        } else if (key->type == CONFIG_TYPE_FORWARDS) {
+            assert_string_equal(string_of(property, "type"), "array");
+            assert_string_equal(string_of(json_object_get(property, "items"), "type"), "string");
         } else if (key->type == CONFIG_TYPE_BOOL) {
             assert_string_equal(string_of(property, "type"), "boolean");
         } else {
@@ -264,7 +267,11 @@ static void the_schema_refuses_what_the_loader_refuses(void **state)
         "{\"name\": \"\"}",
         "{\"debug_exit\": 1}",
         "{\"on_reboot\": null}",
-        "{\"nets\": [{}]}",
+        "{\"nets\": [{\"backend\": \"slirp\"}]}",
+        "{\"nets\": [{\"hostfwd\": [\"tcp:80\"]}]}",
+        "{\"nets\": [{\"hostfwd\": [\"sctp:80:80\"]}]}",
+        "{\"nets\": [{\"hostfwd\": [80]}]}",
+        "{\"nets\": [{\"hostfwd\": {}}]}",
         "{\"nets\": [{\"ifname\": \"a\", \"mac\": \"52:54:00:12:34\"}]}",
         "{\"nets\": [{\"ifname\": \"a\", \"mac\": \"01:00:00:00:00:01\"}]}",
         "{\"nets\": [{\"ifname\": \"a\", \"queues\": 0}]}",

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=dash disable=SC1091,SC2016,SC2034,SC2153
+# The network of an ordinary user, through passt: out to hosts and to this one's loopback, in by forwarded ports, DHCP, DNS, IPv6; what
+# becomes of it when passt is killed, the machine is saved and restored, or vmrun ends in any way; and what is said when it cannot be.
+# modules: virtio_pci,virtio_net,virtio_console
+# programs: passt iperf3 ip socat
+. ./lib.sh
+INITRD=/tmp/initrd MACHINE=net LIMIT=100
+
+# The world: this host is 10.9.0.2, its router 10.9.0.1, another host is 10.9.0.3.
+cp initrd $INITRD && chmod 644 $INITRD
+cp -r /etc /tmp/etc && mount --bind /tmp/etc /etc
+modprobe veth
+./ip netns add far
+./ip link add ext0 type veth peer name ext1
+./ip link set ext1 netns far
+./ip addr add 10.9.0.2/24 dev ext0
+./ip addr add fd00:9::2/64 dev ext0 nodad
+./ip link set ext0 up
+far() { ./ip netns exec far "$@"; }
+far ./ip addr add 10.9.0.1/24 dev ext1
+far ./ip addr add 10.9.0.3/24 dev ext1
+far ./ip addr add fd00:9::1/64 dev ext1 nodad
+far ./ip addr add fd00:9::3/64 dev ext1 nodad
+far ./ip link set ext1 up
+./ip route add default via 10.9.0.1
+./ip -6 route add default via fd00:9::1 dev ext0
+mkdir /tmp/far /tmp/near
+dd if=/dev/urandom of=/tmp/far/file bs=1k count=3000 2>/dev/null
+echo near >/tmp/near/file
+far httpd -p 80 -h /tmp/far
+httpd -p 127.0.0.1:8000 -h /tmp/near
+# A name server with one answer, whatever it is asked for.
+cat >/tmp/answer <<'END'
+#!/bin/sh
+asked=$(dd bs=512 count=1 2>/dev/null | xxd -p | tr -d '\n')
+question=${asked#????????????????????????}
+echo "${asked%"${asked#????}"}81800001000100000000${question}c00c000100010000003c00040a090003" | xxd -r -p
+END
+chmod +x /tmp/answer
+./socat UDP4-RECVFROM:53,bind=127.0.0.1,fork EXEC:/tmp/answer 2>/dev/null &
+echo nameserver 127.0.0.1 >/etc/resolv.conf
+./iperf3 -s -B 127.0.0.1 -D >/dev/null
+sum=$(md5sum </tmp/far/file)
+
+as_user() { su user -c "export XDG_RUNTIME_DIR=/tmp/user-run PATH=/job:$PATH; $*"; }
+mkdir -m 700 /tmp/user-run && chown user /tmp/user-run
+chmod 711 /tmp && chmod 1777 /tmp
+lease='case $1 in bound|renew) ip addr flush dev $interface; ip addr add $ip/$mask dev $interface; ip route replace default via $router
+echo nameserver $dns >/etc/resolv.conf; echo $ip >/lease;; esac'
+begins="echo '#!/bin/sh' >/dhcp; echo '$(echo "$lease" | base64 -w 0)' | base64 -d >>/dhcp; chmod +x /dhcp; ip link set eth0 up
+mkdir /www; echo guest >/www/file; httpd -p 80 -h /www
+$agent"
+attach() {
+    pty=$(as_user vmrun status net --json | sed -n 's/.*"virtio_console": *"pty \([^"]*\)".*/\1/p')
+    stty -F "$pty" raw -echo
+    exec 3<>"$pty"
+}
+start() {
+    as_user "vmrun run --name net --detach --kernel $KERNEL --initrd $INITRD --memory 256M --console file:/tmp/net.serial --hvc0 pty \
+        --cmdline '$(script_line "$begins")' $*" >"$OUT" 2>"$ERR" || { cat "$ERR"; return 1; }
+    attach
+    debian_is_up
+}
+log() { cat /tmp/user-run/vmrun/net.log; }
+passts() { pidof passt; }
+no_passt() { ! pidof passt; }
+leases() { in_guest 'rm -f /lease; udhcpc -i eth0 -q -n -t 8 -T 2 -s /dhcp >/dev/null 2>&1; cat /lease'; }
+gets_lease() { [ "$(leases)" = 10.9.0.2 ]; }
+reaches_far() { [ "$(in_guest 'wget -q -O - http://10.9.0.3/file | md5sum')" = "$sum" ]; }
+reaches_loopback() { [ "$(in_guest 'wget -q -O - http://10.9.0.1:8000/file')" = near ]; }
+is_reached() { [ "$(wget -q -O - http://127.0.0.1:8080/file)" = guest ]; }
+carrier() { in_guest 'cat /sys/class/net/eth0/carrier /sys/class/net/eth0/carrier_changes' | tr '\n' ' '; }
+carrier_changed() { now=$(carrier) && echo "before: $before, now: $now" && [ "${now%% *}" = 1 ] && [ "$now" != "$before" ]; }
+refused() { # WORDS OPTION...: in one line, with status 1
+    words=$1
+    shift
+    STATUS=0
+    as_user "vmrun run --kernel $KERNEL --initrd $INITRD --console none $*" </dev/null >"$OUT" 2>"$ERR" || STATUS=$?
+    [ "$STATUS" = 1 ] && [ "$(wc -l <"$ERR")" = 1 ] && grep -q -F -e "$words" "$ERR"
+}
+
+expect "an ordinary user's guest comes up with a network that nobody prepared" start \
+    --net user,hostfwd=tcp:127.0.0.1:8080:80,hostfwd=udp:127.0.0.1:5353:5353,hostfwd=tcp:[::1]:8081:80
+expect "it gets a lease by DHCP: the host's own address" gets_lease
+expect "it fetches a file from another host" reaches_far
+expect "and from the loopback of its host, which the router stands for" reaches_loopback
+expect "it is reached by a forwarded port" is_reached
+is_reached; echo "reached $?"; ./socat -T 5 - TCP:127.0.0.1:8080 </dev/null; echo $?
+ipv6_forward() { [ "$(./socat -T 20 - 'TCP6:[::1]:8081' <<'END' | tail -n 1
+GET /file HTTP/1.0
+
+END
+)" = guest ]; }
+expect "by one of IPv6" ipv6_forward
+udp_answers() {
+    in_guest 'socat UDP-LISTEN:5353,fork EXEC:cat >/dev/null 2>&1 & sleep 0.5' || return
+    [ "$(echo hello | ./socat -t 5 - UDP:127.0.0.1:5353)" = hello ]
+}
+expect "and by one of UDP" udp_answers
+expect "a port of UDP with the number of one of TCP is not forwarded" sh -c '! netstat -uln | grep :8080'
+expect "names are answered" in_guest 'nslookup name.test | grep 10.9.0.3'
+has_ipv6() { in_guest 'ip -6 addr show dev eth0 scope global | grep fd00:9:'; }
+expect "it has an address of IPv6" wait_for 20 has_ipv6
+in_guest 'ip -6 addr show dev eth0; ip -6 route; timeout 20 wget -S -O - http://[fd00:9::3]/file | wc -c; ip link set eth0 mtu 1500;  timeout 20 wget -O - http://[fd00:9::3]/file | wc -c; timeout 20 wget -O - http://[fd00:9::1]:8000/file; ip link set eth0 mtu 65520; ip -6 neigh; ping -c 1 fd00:9::3'
+reaches_ipv6() { [ "$(in_guest 'timeout 60 wget -q -O - http://[fd00:9::3]/file | md5sum')" = "$sum" ]; }
+expect "and fetches with it" reaches_ipv6
+expect "it was told the longest packets" in_guest '[ $(cat /sys/class/net/eth0/mtu) = 65520 ]'
+expect "iperf3 to the host" in_guest 'iperf3 -c 10.9.0.1 -n 64M'
+expect "iperf3 to the guest" in_guest 'iperf3 -c 10.9.0.1 -n 64M -R'
+in_guest 'iperf3 -c 10.9.0.1 -n 64M | grep receiver; iperf3 -c 10.9.0.1 -n 64M -R | grep receiver'
+expect "eight streams" in_guest 'iperf3 -c 10.9.0.1 -n 32M -P 8 && iperf3 -c 10.9.0.1 -n 32M -P 8 -R'
+expect "packets of 1500 bytes as well" in_guest 'ip link set eth0 mtu 1500 && iperf3 -c 10.9.0.1 -n 16M && iperf3 -c 10.9.0.1 -n 16M -R; ' \
+    's=$?; ip link set eth0 mtu 65520; [ $s = 0 ]'
+expect "frames are counted" sh -c "su user -c 'XDG_RUNTIME_DIR=/tmp/user-run vmrun stats net --json' | grep -q 'net.net0.tx_frames'"
+
+# passt dies
+before=$(carrier)
+old=$(passts)
+expect "passt is killed" kill -KILL "$old"
+expect "and another one takes its place" wait_for 20 sh -c "pidof passt && [ \"\$(pidof passt)\" != $old ]"
+expect "which is said in a line" wait_for 20 sh -c "grep 'signal 9 ended passt; the guest.s link is down' /tmp/user-run/vmrun/net.log"
+expect "and that it runs again" wait_for 20 grep "passt runs again" /tmp/user-run/vmrun/net.log
+expect "the guest has seen its link go down and come back" wait_for 20 carrier_changed
+expect "its network works" reaches_far
+expect "its ports as well" is_reached
+
+# Two at once
+expect "a second machine with that port is refused in a line" refused 'port 8080 of the host is taken already' --net user,hostfwd=tcp:8080:80
+expect "one of UDP too" refused 'port 5353 of the host is taken already' --net user,hostfwd=udp:127.0.0.1:5353:1
+as_user "vmrun run --kernel $KERNEL --initrd $INITRD --net user,hostfwd=tcp:8082:80 --cmdline '$(script_line 'ls /sys/class/net')'" </dev/null >"$OUT" 2>"$ERR"
+expect "one with another port runs beside it" printed eth0
+expect "and the first has its passt still" is_reached
+
+# Save and restore
+expect "the machine is saved" as_user vmrun save net /tmp/user-run/net.snap --stop
+exec 3>&-
+expect "and passt has ended with it" wait_for 5 no_passt
+rm -f /tmp/user-run/vmrun/net.log
+expect "it is restored, with other ports where they are taken here" as_user vmrun restore /tmp/user-run/net.snap --detach \
+    --set nets[0].hostfwd=tcp:127.0.0.1:8080:80
+expect "its line is there" attach
+expect "its network works" reaches_far
+expect "a new lease as well" gets_lease
+expect "its port too" is_reached
+before="0 0 "
+expect "its link is up" carrier_changed
+
+# Its end, in each way
+expect "the machine is killed" as_user vmrun kill net
+exec 3>&-
+expect "and passt with it" wait_for 5 no_passt
+for signal in INT TERM HUP KILL STOP; do
+    as_user "exec vmrun run --kernel $KERNEL --initrd $INITRD --console none --net user --cmdline '$(script_line 'sleep 100')'" </dev/null >"$OUT" 2>"$ERR" &
+    expect "passt runs" wait_for 20 passts
+    vmm=$(pidof vmrun)
+    if [ $signal = STOP ]; then # the hardest: passt stands still itself when vmrun is killed
+        kill -STOP "$(passts)"
+        kill -KILL "$vmm"
+    else
+        kill -$signal "$vmm"
+    fi
+    wait $! 2>/dev/null
+    expect "SIG$signal leaves no passt behind" wait_for 5 no_passt
+done
+
+# What cannot be
+expect "a port of root's is refused in a line" refused 'port 80 of the host is for root' --net user,hostfwd=tcp:80:80
+expect "an address that is another's too" refused 'the host has no address 10.9.0.77' --net user,hostfwd=tcp:10.9.0.77:8090:80
+mv passt passt.away
+expect "without passt it says how to get it" refused 'passt is not installed; as root: apt install passt' --net user
+mv passt.away passt
+alone() {
+    STATUS=0
+    su user -c "XDG_RUNTIME_DIR=/tmp/user-run PATH=/job:$PATH unshare -r -n vmrun run --kernel $KERNEL --initrd $INITRD --console none --net user" </dev/null >"$OUT" 2>"$ERR" || STATUS=$?
+    [ "$STATUS" = 1 ] && grep -q "default route" "$ERR"
+}
+expect "a host without any interface: said in a line" alone
+expect "no passt is left" wait_for 5 no_passt
+rm -rf /tmp/user-run/vmrun
+vmrun run --kernel "$KERNEL" --initrd "$INITRD" --cmdline "$(script_line 'ls /sys/class/net')" --net user </dev/null >"$OUT" 2>"$ERR"
+expect "root may have it as well, where passt becomes nobody" printed eth0
+finish
