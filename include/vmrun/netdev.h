@@ -47,6 +47,11 @@ struct user_net_params {
     unsigned mtu;         /* what the guest is told by DHCP and NDP, USER_NET_MAX_MTU at most */
 };
 #define USER_NET_MAX_MTU 65520 /* passt's longest frame, without Ethernet, in words of 8 bytes */
+/*
+ * What a card has that was given none: no wire would cut it up, but passt takes of a segment only
+ * what the host's socket takes at once, and with segments over 12000 bytes the rest comes again late.
+ */
+#define USER_NET_MTU 9000
 
 /*
  * Start passt and wait until it is ready. One that ends later is started again, after a rest that

@@ -104,6 +104,14 @@ static int refuse_path(const char *path, struct error *err)
                      quoted);
 }
 
+/* A value may decide of others in its item. */
+static void settle_items(struct vm_config *config)
+{
+    for (const struct config_key *key = config_root.keys; key->name; key++)
+        for (size_t i = 0; key->items.settle && i < *config_array_count(key, config); i++)
+            key->items.settle(config_array_item(key, config, i));
+}
+
 int config_set(struct vm_config *config, const char *where, const char *path, const char *text,
                struct error *err)
 {
@@ -123,6 +131,7 @@ int config_set(struct vm_config *config, const char *where, const char *path, co
         r = error_set(err, EINVAL, "\"%s\" is an object; set one of its keys: %s", path, list);
     } else {
         r = config_value_parse(key, base, NULL, text, err);
+        settle_items(config);
     }
     return r < 0 ? error_prefix(err, "%s", where) : 0;
 }

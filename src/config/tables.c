@@ -311,7 +311,7 @@ static const struct config_key net_keys[] = {
         .min = 68,
         .max = 65521,
         .description = "The longest packet, told to the guest and set on the tap; without it, what "
-                       "the tap has, or 65520 without a tap.",
+                       "the tap has, or 9000 without a tap.",
     },
     {0},
 };

@@ -428,10 +428,6 @@ static int virtio_net_post_load(void *obj, struct error *err)
     if (net->uni_count + net->multi_count > NET_TABLE)
         return error_set(err, EPROTO, "%u and %u addresses in a table of %u", net->uni_count,
                          net->multi_count, NET_TABLE);
-    if (!netdev_offloads(net->netdev) && net->vdev.negotiated & UNFINISHED)
-        return error_set(err, EPROTO,
-                         "the guest's driver leaves checksums or segments to the card, which only "
-                         "one on a tap can do; give it the backend \"tap\"");
     if (net->guest_offloads & ~(net->vdev.negotiated & NET_GUEST_OFFLOADS))
         return error_set(err, EPROTO, "guest_offloads: 0x%llx were not negotiated",
                          (unsigned long long)net->guest_offloads);

@@ -45,7 +45,7 @@ int machine_net_mac(const struct vm_config *config, unsigned index, uint8_t ret_
 static uint16_t card_mtu(const struct config_net *net)
 {
     if (net->backend == CONFIG_NET_USER && !net->mtu)
-        return USER_NET_MAX_MTU; /* all of it: there is no wire that would cut it up */
+        return USER_NET_MTU;
     return (uint16_t)net->mtu;
 }
 

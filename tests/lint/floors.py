@@ -12,7 +12,7 @@ import sys
 
 # The headers that each folder of src/ implements, ...
 HEADERS = {
-    "util": {"bytes", "error", "iothread", "log", "loop", "text", "thread"},
+    "util": {"bytes", "error", "forward", "iothread", "log", "loop", "text", "thread"},
     "core": {"bus", "cpu_entry", "device", "irq", "memory", "state"},
     "backends": {"block", "block_handover", "console", "netdev", "vsock"},
     "devices": {

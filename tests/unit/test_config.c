@@ -178,6 +178,8 @@ static void a_net_without_a_tap_is_the_users(void **state)
     assert_int_equal(config_validate(&config, &err), 0);
     config_set(&config, "--set", "nets[1].hostfwd", "  tcp:1:2   tcp:3:4 ", &err);
     assert_string_equal(config.nets[1].hostfwd, "tcp:1:2 tcp:3:4");
+    config_set(&config, "--set", "nets[2].backend", "auto", &err);
+    assert_int_equal(config.nets[2].backend, CONFIG_NET_TAP);
     config_set(&config, "--set", "nets[1].hostfwd", "", &err);
     assert_null(config.nets[1].hostfwd);
     assert_string_equal(err.msg, "");

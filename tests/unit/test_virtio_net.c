@@ -46,6 +46,23 @@ static void it_offers_what_it_can(void **state)
     assert_int_equal(virtio_driver_offered(&f->d) & ~(BIT(28) | BIT(29) | BIT(32)), expected);
 }
 
+static void without_offloads_all_frames_are_finished(void **state)
+{
+    struct nic_bench *f = *state;
+    struct error err = {.msg = ""};
+
+    device_destroy(f->dev);
+    f->wire.plain = true;
+    nic_create(&f->m, (struct netdev *)&f->wire, 1, NULL, &f->dev, &err);
+    assert_string_equal(err.msg, "");
+    virtio_driver_init(&f->d, &f->m, f->dev);
+    assert_int_equal(virtio_driver_offered(&f->d) & ~(BIT(28) | BIT(29) | BIT(32)),
+                     BIT(VIRTIO_NET_F_MTU) | BIT(VIRTIO_NET_F_MAC) | BIT(VIRTIO_NET_F_MRG_RXBUF) |
+                         BIT(VIRTIO_NET_F_STATUS) | BIT(VIRTIO_NET_F_CTRL_VQ) |
+                         BIT(VIRTIO_NET_F_CTRL_RX) | BIT(VIRTIO_NET_F_CTRL_VLAN) |
+                         BIT(VIRTIO_NET_F_CTRL_MAC_ADDR) | BIT(VIRTIO_NET_F_GUEST_ANNOUNCE));
+}
+
 static void several_pairs_are_offered_only_when_there_are(void **state)
 {
     struct nic_bench *f = *state;
@@ -148,6 +165,27 @@ static void a_burst_goes_out_in_order_with_one_interrupt(void **state)
         nic_assert_wire(f, 0, packet, sizeof(packet));
     }
     assert_int_equal(virtio_driver_interrupts(&f->d, TX + 1), 1);
+    assert_in_range(f->wire.flushes, 1, 6); /* they leave together, and not each by itself */
+}
+
+static void what_the_host_holds_back_is_asked_to_leave_again(void **state)
+{
+    struct nic_bench *f = *state;
+    uint8_t packet[HEADER + 60];
+
+    virtio_driver_start(&f->d, ALL);
+    nic_fill_packet(packet, sizeof(packet), nic_other, 1);
+    nic_add_tx(f, TX, packet, sizeof(packet));
+    f->wire.holds_back = 5;
+    virtio_driver_kick(&f->d, TX);
+    virtio_driver_wait(&f->d, TX, NULL); /* the buffer is the guest's: the rest was copied */
+    nic_run(f);
+    assert_int_equal(f->wire.holds_back, 0); /* without another kick */
+    nic_add_tx(f, TX, packet, sizeof(packet));
+    virtio_driver_kick(&f->d, TX);
+    virtio_driver_wait(&f->d, TX, NULL);
+    nic_assert_wire(f, 0, packet, sizeof(packet));
+    nic_assert_wire(f, 0, packet, sizeof(packet));
 }
 
 static void a_full_ring_goes_out_with_one_kick(void **state)
@@ -311,11 +349,13 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(it_is_a_network_card),
         TEST(it_offers_what_it_can),
+        TEST(without_offloads_all_frames_are_finished),
         TEST_PAIRS(several_pairs_are_offered_only_when_there_are),
         TEST(a_frame_is_sent_with_the_header_of_the_guest),
         TEST_PAIRS(each_queue_counts_under_a_name_of_its_own),
         TEST(a_frame_may_lie_in_any_number_of_buffers),
         TEST(a_burst_goes_out_in_order_with_one_interrupt),
+        TEST(what_the_host_holds_back_is_asked_to_leave_again),
         TEST(a_full_ring_goes_out_with_one_kick),
         TEST(a_full_host_loses_nothing),
         TEST(a_full_host_loses_nothing_without_event_idx),

@@ -123,13 +123,17 @@ __attribute__((weak)) int netdev_flush(struct netdev *netdev, unsigned queue)
 
     (void)queue;
     fake->flushes++;
-    return fake->holds_back ? -EAGAIN : 0;
+    if (!fake->holds_back)
+        return 0;
+    fake->holds_back--;
+    return -EAGAIN;
 }
 
 __attribute__((weak)) bool netdev_more(const struct netdev *netdev, unsigned queue)
 {
+    (void)netdev;
     (void)queue;
-    return self(netdev)->more;
+    return false; /* its socket says of each one */
 }
 
 __attribute__((weak)) bool netdev_offloads(const struct netdev *netdev)

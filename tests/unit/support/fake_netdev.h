@@ -20,9 +20,8 @@ struct fake_netdev {
     unsigned queues, active, mtu;
     bool up, refuses; /* netdev_set_*() fail */
     struct netdev_offload offload;
-    bool plain;      /* no offloads; before the card is made */
-    bool holds_back; /* what was sent has to wait, says netdev_flush() */
-    bool more;       /* as netdev_more() says */
+    bool plain;          /* no offloads */
+    unsigned holds_back; /* so many times netdev_flush() says that something has to wait */
     unsigned flushes, moves;
 };
 
