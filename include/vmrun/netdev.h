@@ -49,7 +49,8 @@ struct user_net_params {
 #define USER_NET_MAX_MTU 65520 /* passt's longest frame, without Ethernet, in words of 8 bytes */
 /*
  * What a card has that was given none: no wire would cut it up, but passt takes of a segment only
- * what the host's socket takes at once, and with segments over 12000 bytes the rest comes again late.
+ * what the host's socket takes at once, and with segments over 12000 bytes the rest comes again
+ * late.
  */
 #define USER_NET_MTU 9000
 
