@@ -14,6 +14,15 @@
 #include "vmrun/virtio.h"
 #include "vmrun/vsock.h"
 
+/*
+ * What a device may do in a second, and at once after a rest: as of bucket_set(). Of the host, not
+ * of the guest: no part of any state.
+ */
+struct virtio_rates {
+    uint64_t ops, ops_burst; /* requests, frames */
+    uint64_t bytes, bytes_burst;
+};
+
 /* virtio-blk, VIRTIO 1.2 "Block Device". Serves on the iothread; opens and closes the block itself.
  */
 struct virtio_blk_error {
@@ -31,7 +40,8 @@ struct virtio_blk_params {
     bool elsewhere; /* as of block_open() */
     enum block_cache cache;
     unsigned queues;
-    struct iothread *thread; /* one for each disk; outlives the device */
+    struct iothread *thread;   /* one for each disk; outlives the device */
+    struct virtio_rates rates; /* of all queues together */
     /*
      * Optional: a request has failed, and the guest was told. One in five seconds at most. On the
      * disk's thread, or on one that pauses or resets it; with the device's lock held.
@@ -47,11 +57,20 @@ int virtio_blk_create(struct platform *platform, struct device *host,
 struct virtio_blk_stats {
     /* What was done: */
     uint64_t reads, read_bytes, writes, written_bytes, discards, zeroings;
-    uint64_t flushes; /* also those that stand behind a write of a driver that never flushes */
-    uint64_t errors;  /* what failed */
+    uint64_t flushes;     /* also those that stand behind a write of a driver that never flushes */
+    uint64_t errors;      /* what failed */
+    uint64_t limit_waits; /* how often a queue had to wait for its rates */
 };
 /* Any thread; takes no lock. */
 void virtio_blk_stats(const struct device *dev, struct virtio_blk_stats *ret_stats);
+/*
+ * How long requests took, from when they were taken from the ring to their completion. Of each
+ * queue what histogram_tell() tells, as "latency_ns.N". Any thread; takes no lock.
+ */
+void virtio_blk_latency(const struct device *dev, virtio_stat_fn *fn, void *opaque);
+/* Other rates, from now on: a flush or discard is a request, and only what is read or written has
+ * bytes. Takes the lock; any thread. */
+void virtio_blk_limit(struct device *dev, const struct virtio_rates *rates);
 /*
  * All that was answered is in the ring, and all that was written is durable. For a machine that
  * stands still: requests that are under way are waited for, until then by loop_now_ns(). Takes the
@@ -75,8 +94,9 @@ struct virtio_net_params {
     unsigned queues; /* pairs, 1 to NETDEV_MAX_QUEUES */
     uint16_t mtu;    /* 0: not offered */
     struct netdev *netdev;
-    struct loop *loop;       /* the machine's thread runs it; or NULL, and: */
-    struct iothread *thread; /* runs already; outlives the device */
+    struct loop *loop;                      /* the machine's thread runs it; or NULL, and: */
+    struct iothread *thread;                /* runs already; outlives the device */
+    struct virtio_rates rx_rates, tx_rates; /* to the guest, from it; of all pairs together */
 };
 int virtio_net_create(struct platform *platform, struct device *host,
                       const struct virtio_net_params *params, struct device **ret_dev,
@@ -94,12 +114,19 @@ void virtio_net_send_rarp(struct device *dev);
 struct virtio_net_stats {
     uint64_t rx_frames, rx_bytes, tx_frames, tx_bytes; /* headers not counted */
     uint64_t rx_filtered;                              /* not for this guest, by its own filters */
-    uint64_t rx_dropped; /* longer than the buffers that the guest gave */
-    uint64_t tx_dropped; /* no frame, or the link was down */
-    uint64_t tx_waits;   /* the host was full: sent later, not lost */
+    uint64_t rx_dropped;                     /* longer than the buffers that the guest gave */
+    uint64_t tx_dropped;                     /* no frame, or the link was down */
+    uint64_t tx_waits;                       /* the host was full: sent later, not lost */
+    uint64_t rx_limit_waits, tx_limit_waits; /* how often a queue had to wait for its rates */
 };
 /* Any thread; takes no lock. */
 void virtio_net_stats(struct device *dev, struct virtio_net_stats *ret_stats);
+/*
+ * Other rates, from now on. A frame counts when it was sent, or was received and is for this guest,
+ * without its header. Takes the lock; any thread.
+ */
+void virtio_net_limit(struct device *dev, const struct virtio_rates *rx,
+                      const struct virtio_rates *tx);
 
 /* virtio-rng, "Entropy Device": getrandom(2). */
 int virtio_rng_create(struct platform *platform, struct device *host, struct loop *loop,

@@ -18,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "virtio_blk_report.h"
+#include "virtio_blk.h"
 #include "vmrun/log.h"
 
 #define QUEUE_SIZE 256
@@ -30,8 +30,6 @@
 #define DISCARD_MAX (1u << 21)
 #define WRITE_ZEROES_MAX (1u << 16)
 
-struct virtio_blk;
-
 struct request {
     struct block_request io;
     struct virtio_blk *blk;
@@ -42,26 +40,11 @@ struct request {
     struct iovec *out, *in; /* the guest's data, without header and status */
     unsigned out_count, in_count;
     uint64_t out_bytes, in_bytes;
+    uint64_t taken_ns; /* from the ring */
     struct iovec iov[BUFFERS];
 };
 
-struct virtio_blk {
-    struct virtio_device vdev;
-    struct iothread *thread;
-    struct block *block;
-    struct request *requests; /* touched as needed: `fresh` of them were never used */
-    unsigned request_count, fresh;
-    struct request *free;
-    uint64_t to_notify; /* queues with requests pushed since they were last notified */
-    uint64_t starved;   /* queues that wait until a request is free */
-    bool stopping;      /* what completes now is no longer told to the driver */
-    bool initialised;   /* virtio_init() was called */
-    uint64_t capacity;  /* in sectors, as the driver was told */
-    uint8_t serial[VIRTIO_BLK_ID_BYTES];
-    struct blk_report report;
-};
 static_assert(offsetof(struct virtio_blk, vdev) == 0, "state offsets count from the device");
-static_assert(VIRTIO_MAX_QUEUES <= 64, "a bit for each queue");
 
 static struct virtio_blk *self(struct device *dev)
 {
@@ -149,6 +132,8 @@ static void done(struct block_request *io, int result)
     struct virtio_blk *blk = request->blk;
 
     blk_report_done(&blk->report, io, result);
+    if (!blk->done_ns)
+        blk->done_ns = loop_now_ns();
     /* A driver that does not flush was promised that a write is durable when it is answered. */
     if (result == 0 && (io->op == BLOCK_WRITE || io->op == BLOCK_WRITE_ZEROES) &&
         !virtio_has(&blk->vdev, VIRTIO_BLK_F_FLUSH) && !blk->stopping) {
@@ -156,6 +141,7 @@ static void done(struct block_request *io, int result)
         queue_io(request);
         return;
     }
+    histogram_add(&blk->latency[request->queue], blk->done_ns - request->taken_ns);
     answer(request, result < 0 ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK);
 }
 
@@ -163,6 +149,7 @@ static void batch_done(void *opaque)
 {
     struct virtio_blk *blk = opaque;
 
+    blk->done_ns = 0;
     notify(blk);
     while (blk->starved) {
         unsigned queue = (unsigned)__builtin_ctzll(blk->starved);
@@ -189,6 +176,8 @@ static void start_io(struct request *request, enum block_op op, uint64_t sector,
     io->iov = op == BLOCK_READ ? request->in : request->out;
     io->iov_count = op == BLOCK_READ ? request->in_count : request->out_count;
     io->done = done;
+    if (op == BLOCK_READ || op == BLOCK_WRITE)
+        virtio_limit_take(&request->blk->limit, 0, io->bytes, request->taken_ns);
     queue_io(request);
 }
 
@@ -274,6 +263,8 @@ static int serve(struct virtio_blk *blk, unsigned queue, struct request *request
     request->queue = (uint16_t)queue;
     request->head = chain.head;
     request->type = UINT32_MAX;
+    request->taken_ns = blk->kick_ns;
+    virtio_limit_take(&blk->limit, 1, 0, blk->kick_ns);
 
     request->out = chain.iov;
     request->out_count = chain.out;
@@ -300,15 +291,22 @@ static void virtio_blk_kick(struct virtio_device *vdev, unsigned queue)
 {
     struct virtio_blk *blk = self(&vdev->pci.dev);
     struct virtqueue *vq = &vdev->queues[queue];
+    bool later = false; /* it is rung again, and needs no doorbell until then */
     unsigned served = 0;
     int r = 0;
 
+    blk->kick_ns = loop_now_ns();
     virtqueue_disable_kicks(vq);
     for (; served < QUEUE_SIZE; served += r == 1) {
-        struct request *request = take_free(blk);
+        struct request *request;
 
+        later = !virtio_limit_admits(&blk->limit, queue, blk->kick_ns);
+        if (later)
+            break;
+        request = take_free(blk);
         if (!request) {
-            blk->starved |= UINT64_C(1) << queue; /* and needs no doorbell until then */
+            blk->starved |= UINT64_C(1) << queue;
+            later = true;
             break;
         }
         r = serve(blk, queue, request);
@@ -324,7 +322,7 @@ static void virtio_blk_kick(struct virtio_device *vdev, unsigned queue)
     virtio_pace(vdev, served);
     if (r < 0)
         virtio_broken(vdev, "the driver broke the ring, or left no room for a status");
-    else if (r == 1 && !(blk->starved >> queue & 1))
+    else if (r == 1 && !later)
         virtio_ring(vdev, queue); /* there may be more: others come first */
 }
 
@@ -370,39 +368,6 @@ static uint64_t features(const struct virtio_blk_params *params, const struct bl
     return bits | UINT64_C(1) << VIRTIO_BLK_F_WRITE_ZEROES;
 }
 
-void virtio_blk_refresh(struct device *dev)
-{
-    struct virtio_blk *blk = self(dev);
-
-    pthread_mutex_lock(&dev->lock);
-    if (block_refresh_size(blk->block)) {
-        blk->capacity = block_size_sectors(blk->block);
-        log_info("%s: has %llu sectors now", id(blk), (unsigned long long)blk->capacity);
-        virtio_config_changed(&blk->vdev);
-    }
-    pthread_mutex_unlock(&dev->lock);
-}
-
-int virtio_blk_identity(struct device *dev, struct block_identity *ret_identity, struct error *err)
-{
-    int r;
-
-    pthread_mutex_lock(&dev->lock);
-    r = block_identity(self(dev)->block, ret_identity);
-    pthread_mutex_unlock(&dev->lock);
-    return r < 0 ? error_errno(err, -r, "%s: cannot tell which image it has", dev->id) : 0;
-}
-
-struct block *virtio_blk_block(struct device *dev)
-{
-    return self(dev)->block;
-}
-
-void virtio_blk_stats(const struct device *dev, struct virtio_blk_stats *ret_stats)
-{
-    blk_report_stats(&self((struct device *)dev)->report, ret_stats);
-}
-
 /* Life */
 
 static void virtio_blk_stop(struct virtio_device *vdev)
@@ -412,6 +377,7 @@ static void virtio_blk_stop(struct virtio_device *vdev)
     blk->stopping = true;
     if (blk->block)
         block_drain(blk->block);
+    virtio_limit_forget(&blk->limit);
     blk->stopping = false;
     blk->to_notify = blk->starved = 0;
 }
@@ -428,6 +394,7 @@ static int virtio_blk_settle(struct device *dev, uint64_t until_ns, struct error
 static void virtio_blk_pause(struct device *dev)
 {
     virtio_pause(dev);
+    virtio_limit_forget(&self(dev)->limit);
     block_drain(self(dev)->block); /* what it told the driver, the driver hears of after resume */
 }
 
@@ -435,6 +402,7 @@ static void close_block(void *opaque)
 {
     struct virtio_blk *blk = opaque;
 
+    virtio_limit_destroy(&blk->limit);
     block_close(blk->block);
     blk->block = NULL;
 }
@@ -455,6 +423,7 @@ static void virtio_blk_destroy(struct device *dev)
     if (blk->initialised)
         virtio_fini(&blk->vdev);
     free(blk->requests);
+    free(blk->latency);
     free(blk);
 }
 
@@ -546,7 +515,30 @@ static int create_requests(struct virtio_blk *blk, const struct virtio_blk_param
 
     blk->request_count = blk->fresh = count < BLOCK_DEPTH ? count : BLOCK_DEPTH;
     blk->requests = calloc(blk->request_count, sizeof(*blk->requests));
-    return blk->requests ? 0 : error_set(err, ENOMEM, "disk %s: out of memory", params->id);
+    blk->latency = calloc(params->queues, sizeof(*blk->latency));
+    return blk->requests && blk->latency
+               ? 0
+               : error_set(err, ENOMEM, "disk %s: out of memory", params->id);
+}
+
+static void create_limit(void *opaque)
+{
+    struct opening *opening = opaque;
+    struct virtio_blk *blk = opening->blk;
+
+    opening->result = virtio_limit_create(&blk->limit, &blk->vdev, opening->err);
+}
+
+/* What can wait until there is a device: on its own thread, too. */
+static int set_limit(struct virtio_blk *blk, const struct virtio_rates *rates, struct error *err)
+{
+    struct opening opening = {.blk = blk, .err = err};
+
+    iothread_call(blk->thread, create_limit, &opening);
+    if (opening.result < 0)
+        return error_prefix(err, "%s", id(blk));
+    virtio_limit_set(&blk->limit, rates, true);
+    return 0;
 }
 
 int virtio_blk_create(struct platform *platform, struct device *host,
@@ -583,6 +575,8 @@ int virtio_blk_create(struct platform *platform, struct device *host,
     };
     blk->initialised = true;
     r = virtio_init(&blk->vdev, &virtio_blk_device_ops, &virtio_blk_ops, &virtio, err);
+    if (r == 0)
+        r = set_limit(blk, &params->rates, err);
     if (r < 0)
         goto fail;
 

@@ -89,14 +89,3 @@ int blk_report_unsettled(const char *id, int r, unsigned in_flight, struct error
     return error_set(err, ETIMEDOUT, "%s: %u request%s in flight that the host does not answer", id,
                      in_flight, in_flight == 1 ? "" : "s");
 }
-
-int virtio_blk_sync(struct device *dev, uint64_t until_ns, struct error *err)
-{
-    struct block *block = virtio_blk_block(dev);
-
-    pthread_mutex_lock(&dev->lock);
-    int r = block_sync_until(block, until_ns);
-    unsigned left = block_in_flight(block);
-    pthread_mutex_unlock(&dev->lock);
-    return r == 0 ? 0 : blk_report_unsettled(dev->id, r, left, err);
-}

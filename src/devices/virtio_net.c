@@ -73,7 +73,7 @@ static struct virtqueue *tx_queue(struct net_pair *pair)
 }
 
 /* One request. False: the host is full, and it is in the ring again. */
-static bool send_one(struct net_pair *pair, const struct virtq_chain *chain)
+static bool send_one(struct net_pair *pair, const struct virtq_chain *chain, uint64_t now_ns)
 {
     struct virtio_net *net = pair->net;
     int64_t n = -EINVAL;
@@ -92,6 +92,7 @@ static bool send_one(struct net_pair *pair, const struct virtq_chain *chain)
     } else {
         counter_add(&net->stats.tx_frames, 1);
         counter_add(&net->stats.tx_bytes, chain->out_bytes - HEADER);
+        virtio_limit_take(&net->tx_limit, 1, chain->out_bytes - HEADER, now_ns);
     }
     virtqueue_fill_head(tx_queue(pair), chain->head, 0);
     return true;
@@ -103,12 +104,15 @@ static void transmit(struct net_pair *pair)
     struct virtqueue *vq = tx_queue(pair);
     struct virtq_chain chain = {.iov = pair->tx_iov, .room = VIRTQ_MAX_CHAIN};
     unsigned sent = 0, queue = 2 * pair->index + 1;
+    uint64_t now_ns = virtio_limit_now(&net->tx_limit);
     bool was_blocked = pair->tx_blocked;
     int r = 0;
 
     pair->tx_blocked = netdev_flush(net->netdev, pair->index) == -EAGAIN;
     virtqueue_disable_kicks(vq);
     while (sent < TX_BURST && !pair->tx_blocked) {
+        if (!virtio_limit_admits(&net->tx_limit, queue, now_ns))
+            break; /* and it is rung then */
         r = virtqueue_pop(vq, &chain);
         if (r == 0 && virtqueue_enable_kicks(vq)) {
             virtqueue_disable_kicks(vq);
@@ -116,7 +120,7 @@ static void transmit(struct net_pair *pair)
         }
         if (r <= 0)
             break;
-        pair->tx_blocked = !send_one(pair, &chain);
+        pair->tx_blocked = !send_one(pair, &chain, now_ns);
         sent += !pair->tx_blocked;
     }
     /* Before the guest may have its buffers again. */
@@ -274,7 +278,8 @@ void virtio_net_send_rarp(struct device *dev)
 
 void virtio_net_stats(struct device *dev, struct virtio_net_stats *ret_stats)
 {
-    const struct virtio_net_stats *stats = &from_device(dev)->stats;
+    const struct virtio_net *net = from_device(dev);
+    const struct virtio_net_stats *stats = &net->stats;
 
     *ret_stats = (struct virtio_net_stats){
         .rx_frames = counter_read(&stats->rx_frames),
@@ -285,7 +290,20 @@ void virtio_net_stats(struct device *dev, struct virtio_net_stats *ret_stats)
         .rx_dropped = counter_read(&stats->rx_dropped),
         .tx_dropped = counter_read(&stats->tx_dropped),
         .tx_waits = counter_read(&stats->tx_waits),
+        .rx_limit_waits = counter_read(&net->rx_limit.waits),
+        .tx_limit_waits = counter_read(&net->tx_limit.waits),
     };
+}
+
+void virtio_net_limit(struct device *dev, const struct virtio_rates *rx,
+                      const struct virtio_rates *tx)
+{
+    struct virtio_net *net = from_device(dev);
+
+    pthread_mutex_lock(&dev->lock);
+    virtio_limit_set(&net->rx_limit, rx, false);
+    virtio_limit_set(&net->tx_limit, tx, false);
+    pthread_mutex_unlock(&dev->lock);
 }
 
 /* By its place: for a driver without MQ the control queue of several pairs is the one after tx0. */
@@ -333,10 +351,17 @@ static void virtio_net_start(struct virtio_device *vdev)
     /* The transport rings each doorbell now, and so begins what is to be done. */
 }
 
+static void forget_limits(struct virtio_net *net)
+{
+    virtio_limit_forget(&net->rx_limit);
+    virtio_limit_forget(&net->tx_limit);
+}
+
 static void virtio_net_stop(struct virtio_device *vdev)
 {
     struct virtio_net *net = self(vdev);
 
+    forget_limits(net);
     for (unsigned i = 0; i < net->max_pairs; i++) {
         struct net_pair *pair = &net->pairs[i];
 
@@ -364,6 +389,7 @@ static void virtio_net_pause(struct device *dev)
     struct virtio_net *net = from_device(dev);
 
     virtio_pause(dev);
+    forget_limits(net);
     for (unsigned i = 0; i < net->max_pairs; i++) {
         net_rx_return(&net->pairs[i]); /* a frame that is pending stays, in our own memory */
         net->pairs[i].tx_blocked = false;
@@ -391,6 +417,8 @@ static void destroy_watches(void *opaque)
     }
     loop_watch_destroy(net->link_watch);
     net->link_watch = NULL;
+    virtio_limit_destroy(&net->rx_limit);
+    virtio_limit_destroy(&net->tx_limit);
 }
 
 static void call_on_loop(struct virtio_net *net, loop_fn *fn, void *opaque)
@@ -505,6 +533,10 @@ static void create_watches(void *opaque)
     if (w->result == 0)
         w->result = loop_watch_create(net->loop, netdev_link_fd(net->netdev), EPOLLIN, lock,
                                       link_news, net, &net->link_watch, w->err);
+    if (w->result == 0)
+        w->result = virtio_limit_create(&net->rx_limit, &net->vdev, w->err);
+    if (w->result == 0)
+        w->result = virtio_limit_create(&net->tx_limit, &net->vdev, w->err);
 }
 
 static struct virtio_net *allocate(const struct virtio_net_params *params)
@@ -570,6 +602,8 @@ int virtio_net_create(struct platform *platform, struct device *host,
     r = watches.result;
     if (r < 0)
         goto fail;
+    virtio_limit_set(&net->rx_limit, &params->rx_rates, true);
+    virtio_limit_set(&net->tx_limit, &params->tx_rates, true);
     *ret_dev = &net->vdev.pci.dev;
     return 0;
 

@@ -6,7 +6,7 @@
 
 #include <linux/virtio_net.h>
 
-#include "vmrun/virtio_devices.h"
+#include "virtio_limit.h"
 
 #define NET_QUEUE_SIZE 256
 #define NET_RX_IOVS 1023 /* and one more for what the guest's buffers do not hold: IOV_MAX */
@@ -57,6 +57,8 @@ struct virtio_net {
     struct loop_watch *link_watch;
     uint8_t own_mac[6]; /* after a reset */
     struct virtio_net_stats stats;
+    struct virtio_limit rx_limit,
+        tx_limit; /* what waits for one waits neither for netdev nor guest */
     bool loading; /* what the guest can notice comes from a stream */
 
     /* Settled at start. */

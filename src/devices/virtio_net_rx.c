@@ -184,7 +184,7 @@ static bool accepts(struct net_pair *pair)
 }
 
 /* One frame from the netdev. 1: go on; 0: it has none; -errno: it is no more. */
-static int receive_one(struct net_pair *pair)
+static int receive_one(struct net_pair *pair, uint64_t now_ns)
 {
     struct virtio_net *net = pair->net;
     unsigned count = pair->iov_end - pair->iov_first;
@@ -199,6 +199,8 @@ static int receive_one(struct net_pair *pair)
     uint64_t bytes = (uint64_t)n, written = bytes < pair->capacity ? bytes : pair->capacity;
     bool accepted = bytes > HEADER && accepts(pair);
 
+    if (accepted)
+        virtio_limit_take(&net->rx_limit, 1, bytes - HEADER, now_ns);
     if (accepted && bytes <= pair->capacity) {
         deliver(pair, bytes);
         return 1;
@@ -224,6 +226,7 @@ static bool starve(struct net_pair *pair)
 void net_rx_run(struct net_pair *pair)
 {
     struct virtio_net *net = pair->net;
+    uint64_t now_ns = virtio_limit_now(&net->rx_limit);
     int r = 1;
 
     pair->rx_wanted = true;
@@ -233,12 +236,16 @@ void net_rx_run(struct net_pair *pair)
             virtio_broken(&net->vdev, "the driver broke the receive ring");
             return;
         }
-        if (pair->pending)
+        if (pair->pending) {
             r = deliver_pending(pair);
-        else if (pair->held_count)
-            r = receive_one(pair);
-        else
+        } else if (!virtio_limit_admits(&net->rx_limit, 2 * pair->index, now_ns)) {
+            pair->rx_wanted = false; /* the wire may fill up; it is rung when it may go on */
+            break;
+        } else if (pair->held_count) {
+            r = receive_one(pair, now_ns);
+        } else {
             r = 0;
+        }
         if (r == 0 && (pair->pending || !pair->held_count) && !starve(pair))
             r = 1;
     }
