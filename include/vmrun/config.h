@@ -37,6 +37,11 @@ struct config_serial {
     char *path;    /* CONFIG_CONSOLE_FILE; else NULL */
 };
 
+/* What a device may do in a second, and at once after a rest; 0: no limit, or a usual burst. */
+struct config_rate {
+    uint64_t rate, burst;
+};
+
 #define CONFIG_MAX_DISKS 16
 
 struct config_disk {
@@ -46,6 +51,7 @@ struct config_disk {
     uint64_t cache;  /* enum config_cache */
     uint64_t queues; /* 0: one for each CPU */
     bool readonly;
+    struct config_rate iops, bandwidth; /* bytes */
 };
 
 #define CONFIG_MAX_NETS 8
@@ -61,9 +67,14 @@ struct config_net {
     char *mac;       /* as text_parse_mac() takes it; NULL: made of the machine's name and the id */
     uint64_t queues; /* pairs */
     uint64_t mtu;    /* 0: as it is */
+    struct config_rate rx_packets, rx_bandwidth; /* to the guest */
+    struct config_rate tx_packets, tx_bandwidth; /* from it */
 };
 
 #define CONFIG_VSOCK_CID 3
+
+/* What a process with a machine needs at least besides the guest's RAM. */
+#define CONFIG_MEMORY_OVERHEAD (UINT64_C(64) << 20)
 
 /*
  * Strings are owned, UTF-8 without control characters, and never NULL unless
@@ -97,6 +108,10 @@ struct vm_config {
         uint64_t cid; /* 3 to 4294967294; 0: CONFIG_VSOCK_CID */
         char *socket; /* NULL: there is no vsock */
     } vsock;
+    struct {
+        uint64_t cpu;    /* percent of one CPU of the host; 0: no limit */
+        uint64_t memory; /* bytes, guest RAM and all; 0: no limit */
+    } limits;
     uint64_t reboot; /* enum config_reboot: "on_reboot" */
     bool debug_exit;
 };

@@ -118,6 +118,21 @@ int machine_check_net(const struct vm_config *config, unsigned index, struct err
  */
 int machine_set_link(struct machine *machine, const char *id, bool up, struct error *err);
 
+/*
+ * Change a machine while it is there: each pair's key is a path as in its configuration, the value
+ * a text as a flag has it. All of them are set, or none (unless the kernel fails to):
+ *   "disks[0].iops" and the like   what a disk or a network card may do in a second
+ *   "limits.cpu", "limits.memory"  what the process may have of the host
+ * Errors: -EINVAL, no such key or a wrong value, with what would be right; -ENODEV, it has no such
+ * device; -EBUSY, it has ended, stands still to be saved or moved, or nobody can tell where it
+ * runs; what the cgroup's file says.
+ */
+struct machine_pair {
+    const char *key, *value;
+};
+int machine_set(struct machine *machine, const struct machine_pair *pairs, size_t count,
+                struct error *err);
+
 enum machine_state machine_state(const struct machine *machine);
 /* After MACHINE_ENDED: why, and the exit status of vmrun. */
 enum machine_end machine_end(const struct machine *machine, int *ret_status);

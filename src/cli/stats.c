@@ -2,8 +2,8 @@
 /*
  * vmrun stats: a machine's counters, or what they grow by in each second.
  *
- * A queue's five counters are one row of a table; every other counter is a line. Which is which
- * the names say: "disk.root.q0.requests" is the first of a queue's.
+ * A queue's five counters are one row of a table, and its latency of another; every other counter
+ * is a line. Which is which the names say: "disk.root.q0.requests" is the first of a queue's.
  */
 #include <errno.h>
 #include <signal.h>
@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "stats_latency.h"
 #include "verbs.h"
 
 static const struct timespec one_second = {.tv_sec = 1};
@@ -73,6 +74,11 @@ static size_t queue_length(const json_t *counters, const char *name)
     return (size_t)(dot - name);
 }
 
+static bool is_in_table(const json_t *counters, const char *name)
+{
+    return stats_is_latency(name) || queue_length(counters, name);
+}
+
 static void print_plain(const struct report *r)
 {
     json_t *counters = json_object_get(r->now, "counters"), *value;
@@ -81,14 +87,14 @@ static void print_plain(const struct report *r)
 
     json_object_foreach(counters, name, value)
     {
-        if ((int)strlen(name) > width && !queue_length(counters, name))
+        if ((int)strlen(name) > width && !is_in_table(counters, name))
             width = (int)strlen(name);
     }
     if (r->before)
         fprintf(r->out, "%-*s %12s %15s\n", width, "", "per second", "total");
     json_object_foreach(counters, name, value)
     {
-        if (queue_length(counters, name))
+        if (is_in_table(counters, name))
             continue;
         fprintf(r->out, "%-*s", width, name);
         if (r->before)
@@ -141,12 +147,19 @@ static void print_queues(const struct report *r)
     }
 }
 
+static void print_report(const struct report *r)
+{
+    print_plain(r);
+    print_queues(r);
+    stats_print_latency(r->out, json_object_get(r->before, "counters"),
+                        json_object_get(r->now, "counters"));
+}
+
 static void print_totals(json_t *stats)
 {
     const struct report r = {.out = stdout, .now = stats};
 
-    print_plain(&r);
-    print_queues(&r);
+    print_report(&r);
 }
 
 /*
@@ -188,10 +201,8 @@ static int print_rates(const json_t *before, json_t *now, struct error *err)
 
     if (terminal)
         r.out = open_memstream(&text, &len);
-    if (r.out) {
-        print_plain(&r);
-        print_queues(&r);
-    }
+    if (r.out)
+        print_report(&r);
     if (!terminal) {
         putchar('\n');
         return 0;

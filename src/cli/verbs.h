@@ -21,6 +21,8 @@ int cli_pause(const struct cli_args *args, struct error *err);
 int cli_resume(const struct cli_args *args, struct error *err);
 int cli_reset(const struct cli_args *args, struct error *err);
 int cli_refresh(const struct cli_args *args, struct error *err);
+int cli_set(const struct cli_args *args, struct error *err);
+#define CLI_SET_MAX 64 /* pairs at once */
 int cli_stop(const struct cli_args *args, struct error *err);
 int cli_kill(const struct cli_args *args, struct error *err);
 int cli_console(const struct cli_args *args, struct error *err);

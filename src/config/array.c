@@ -16,7 +16,7 @@
 #include "value.h"
 #include "vmrun/text.h"
 
-#define KEYS_MAX 16 /* of one item */
+#define KEYS_MAX 32 /* of one item */
 
 uint64_t *config_array_count(const struct config_key *key, const struct vm_config *config)
 {

@@ -275,6 +275,22 @@ static int check_arrays(const struct vm_config *config, struct error *err)
     return r < 0 ? r : check_nets(config, err);
 }
 
+static int check_limits(const struct vm_config *config, struct error *err)
+{
+    uint64_t least = config->memory + CONFIG_MEMORY_OVERHEAD;
+    char limit[24], memory[24], cure[24];
+
+    if (!config->limits.memory || config->limits.memory >= least)
+        return 0;
+    return error_set(
+        err, EINVAL,
+        "limits.memory: \"%s\" is too little for the guest's RAM, %s, and 64M for vmrun "
+        "itself: the host would kill the machine; write \"%s\" or more",
+        text_format_size(config->limits.memory, limit, sizeof(limit)),
+        text_format_size(config->memory, memory, sizeof(memory)),
+        text_format_size(least, cure, sizeof(cure)));
+}
+
 int config_validate(const struct vm_config *config, struct error *err)
 {
     const char *output = config->serial.path;
@@ -300,5 +316,7 @@ int config_validate(const struct vm_config *config, struct error *err)
     if (config->vsock.cid && !config->vsock.socket)
         return error_set(err, EINVAL,
                          "vsock.socket: the vsock has no socket on the host; name its path");
-    return check_arrays(config, err) < 0 ? -err->code : check_virtio_console(config, err);
+    if (check_limits(config, err) < 0 || check_arrays(config, err) < 0)
+        return -err->code;
+    return check_virtio_console(config, err);
 }

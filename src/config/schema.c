@@ -49,6 +49,9 @@ static json_t *size_description(const struct config_key *key)
 {
     char least[24], most[24], step[24];
 
+    if (!key->start)
+        return json_sprintf("%s A size such as \"100M\": at most %s.", key->description,
+                            text_format_size(key->max, most, sizeof(most)));
     return json_sprintf("%s A size such as \"%s\": %s to %s, a multiple of %s.", key->description,
                         key->start, text_format_size(key->min, least, sizeof(least)),
                         text_format_size(key->max, most, sizeof(most)),
@@ -85,6 +88,9 @@ static json_t *describe_value(const struct config_key *key)
     case CONFIG_TYPE_SIZE:
         return json_pack("{s:o, s:s, s:s}", "description", size_description(key), "type", "string",
                          "pattern", "^[0-9]+([KMGTkmgt](i?B)?)?$");
+    case CONFIG_TYPE_PERCENT:
+        return json_pack("{s:o, s:s, s:s}", "description", json_sprintf("%s \"150%%\".", text),
+                         "type", "string", "pattern", "^[0-9]+%$");
     case CONFIG_TYPE_CHOICE:
         return json_pack("{s:s, s:s, s:o}", "description", text, "type", "string", "enum",
                          choice_list(key));

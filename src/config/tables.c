@@ -6,14 +6,9 @@
  */
 #include "tables.h"
 
-#include <stdio.h>
-#include <string.h>
-
-#include "array.h"
-#include "vmrun/text.h"
-
 #define MIB (UINT64_C(1) << 20)
 #define TIB (UINT64_C(1) << 40)
+#define BANDWIDTH_MAX (UINT64_C(900) << 30) /* less than BUCKET_MAX_RATE */
 
 /* The offset of a member that has that type; of another it is no valid comparison. */
 #define OFFSET_OF(type, ctype, member) \
@@ -25,6 +20,18 @@
     .items = {.size = sizeof(type), \
               .count_offset = OFFSET_OF(struct vm_config, uint64_t, counter), \
               __VA_ARGS__}
+
+/* A limit and its burst, of an item: so many a second, as a number or as a size. */
+#define RATE_KEY(item, ctype, member, text) \
+    { \
+        .name = item, .type = CONFIG_TYPE_UINT, .offset = OFFSET_OF(ctype, uint64_t, member), \
+        .max = 1000000000, .description = text \
+    }
+#define BANDWIDTH_KEY(item, ctype, member, text) \
+    { \
+        .name = item, .type = CONFIG_TYPE_SIZE, .offset = OFFSET_OF(ctype, uint64_t, member), \
+        .max = BANDWIDTH_MAX, .step = 1, .description = text \
+    }
 
 static const char *const unpack_choices[] = {
     [CONFIG_UNPACK_AUTO] = "auto",
@@ -240,6 +247,14 @@ static const struct config_key disk_keys[] = {
         .max = 20,
         .description = "The serial number that the guest reads; without it, the id.",
     },
+    RATE_KEY("iops", struct config_disk, iops.rate,
+             "How many requests the disk serves in a second at most; 0 or none: no limit."),
+    RATE_KEY("iops_burst", struct config_disk, iops.burst,
+             "How many of them at once after a rest; 0 or none: those of 50 ms."),
+    BANDWIDTH_KEY("bandwidth", struct config_disk, bandwidth.rate,
+                  "How many bytes are read and written in a second at most; 0 or none: no limit."),
+    BANDWIDTH_KEY("bandwidth_burst", struct config_disk, bandwidth.burst,
+                  "How many of them at once after a rest; 0 or none: those of 50 ms."),
     {0},
 };
 
@@ -313,6 +328,22 @@ static const struct config_key net_keys[] = {
         .description = "The longest packet, told to the guest and set on the tap; without it, what "
                        "the tap has, or 9000 without a tap.",
     },
+    RATE_KEY("rx_packets", struct config_net, rx_packets.rate,
+             "How many frames come to the guest in a second at most; 0 or none: no limit."),
+    RATE_KEY("rx_packets_burst", struct config_net, rx_packets.burst,
+             "How many of them at once after a rest; 0 or none: those of 50 ms."),
+    BANDWIDTH_KEY("rx_bandwidth", struct config_net, rx_bandwidth.rate,
+                  "How many bytes come to the guest in a second at most; 0 or none: no limit."),
+    BANDWIDTH_KEY("rx_bandwidth_burst", struct config_net, rx_bandwidth.burst,
+                  "How many of them at once after a rest; 0 or none: those of 50 ms."),
+    RATE_KEY("tx_packets", struct config_net, tx_packets.rate,
+             "How many frames go out from the guest in a second at most; 0 or none: no limit."),
+    RATE_KEY("tx_packets_burst", struct config_net, tx_packets.burst,
+             "How many of them at once after a rest; 0 or none: those of 50 ms."),
+    BANDWIDTH_KEY("tx_bandwidth", struct config_net, tx_bandwidth.rate,
+                  "How many bytes go out from the guest in a second at most; 0 or none: no limit."),
+    BANDWIDTH_KEY("tx_bandwidth_burst", struct config_net, tx_bandwidth.burst,
+                  "How many of them at once after a rest; 0 or none: those of 50 ms."),
     {0},
 };
 
@@ -353,6 +384,32 @@ static const struct config_key vsock_keys[] = {
 static const struct config_object vsock = {
     .title = "Vsock",
     .keys = vsock_keys,
+};
+
+static const struct config_key limits_keys[] = {
+    {
+        .name = "cpu",
+        .type = CONFIG_TYPE_PERCENT,
+        OFFSET(uint64_t, limits.cpu),
+        .max = 100000,
+        .description = "How much of the host's CPUs vmrun may use, with all its threads; 0% or "
+                       "none: no limit. Half as much again as one CPU is",
+    },
+    {
+        .name = "memory",
+        .type = CONFIG_TYPE_SIZE,
+        OFFSET(uint64_t, limits.memory),
+        .max = 4 * TIB,
+        .step = MIB,
+        .description = "How much of the host's memory vmrun may use: the guest's RAM and at least "
+                       "64M more; 0 or none: no limit.",
+    },
+    {0},
+};
+
+static const struct config_object limits = {
+    .title = "Limits",
+    .keys = limits_keys,
 };
 
 static const struct config_key root_keys[] = {
@@ -435,6 +492,12 @@ static const struct config_key root_keys[] = {
         .description = "Stream sockets between the guest and programs of the host.",
     },
     {
+        .name = "limits",
+        .type = CONFIG_TYPE_OBJECT,
+        .object = &limits,
+        .description = "What the process may use of the host, by a cgroup (v2) of its own.",
+    },
+    {
         .name = "on_reboot",
         .type = CONFIG_TYPE_CHOICE,
         OFFSET(uint64_t, reboot),
@@ -459,70 +522,3 @@ const struct config_object config_root = {
                    "to the folder of the file.",
     .keys = root_keys,
 };
-
-static const struct config_key *find(const struct config_object *object, const char *name,
-                                     size_t len)
-{
-    for (const struct config_key *key = object->keys; key->name; key++)
-        if (strlen(key->name) == len && memcmp(key->name, name, len) == 0)
-            return key;
-    return NULL;
-}
-
-const struct config_key *config_object_find(const struct config_object *object, const char *name)
-{
-    return find(object, name, strlen(name));
-}
-
-/* "[1]" behind an array's name: its length and the item, or 0 when there is no such item. */
-static size_t find_item(const struct config_key *key, const char *text, struct vm_config *config,
-                        void **ret_item)
-{
-    char digits[4];
-    size_t len = text[0] == '[' ? strspn(text + 1, "0123456789") : 0;
-    uint64_t index;
-
-    if (len == 0 || len >= sizeof(digits) || text[1 + len] != ']')
-        return 0;
-    snprintf(digits, sizeof(digits), "%.*s", (int)len, text + 1);
-    if (text_parse_uint(digits, 999, &index) < 0 || index >= *config_array_count(key, config))
-        return 0;
-    *ret_item = config_array_item(key, config, (size_t)index);
-    return len + 2;
-}
-
-const struct config_key *config_key_find(const char *path, struct vm_config *config,
-                                         void **ret_base)
-{
-    const struct config_object *object = &config_root;
-    void *base = config;
-
-    while (object) {
-        size_t len = strcspn(path, ".[");
-        const struct config_key *key = find(object, path, len);
-
-        if (!key)
-            return NULL;
-        path += len;
-        if (!*path) {
-            *ret_base = base;
-            return key;
-        }
-        if (key->type == CONFIG_TYPE_ARRAY)
-            path += find_item(key, path, config, &base);
-        if (*path != '.' || (key->type == CONFIG_TYPE_ARRAY && base == config))
-            return NULL;
-        object = key->object;
-        path++;
-    }
-    return NULL;
-}
-
-void config_object_list(const struct config_object *object, char *buf, size_t len)
-{
-    size_t at = 0;
-
-    buf[0] = '\0';
-    for (const struct config_key *key = object->keys; key->name && at < len; key++)
-        at += (size_t)snprintf(buf + at, len - at, "%s%s", at ? ", " : "", key->name);
-}

@@ -25,7 +25,8 @@ enum config_type {
     CONFIG_TYPE_MAC,      /* char *: "52:54:00:12:34:56", of one station */
     CONFIG_TYPE_FORWARDS, /* char *: port forwards, blanks between; in JSON an array of them */
     CONFIG_TYPE_UINT,     /* uint64_t: .min to .max; without .start 0 is for "not given" */
-    CONFIG_TYPE_SIZE,     /* uint64_t: "512M"; .min to .max, a multiple of .step */
+    CONFIG_TYPE_SIZE,     /* uint64_t: "512M"; .min to .max, a multiple of .step; else as UINT */
+    CONFIG_TYPE_PERCENT,  /* uint64_t: "150%"; otherwise as UINT */
     CONFIG_TYPE_CHOICE,   /* uint64_t: index in .choices */
     CONFIG_TYPE_BOOL,     /* bool */
     CONFIG_TYPE_CONSOLE,  /* struct config_serial: a word of .choices, or "file:PATH" */

@@ -17,6 +17,12 @@
 
 #define FILE_PREFIX "file:"
 
+/* A size that is right, for who gave one that is not. */
+static const char *size_example(const struct config_key *key)
+{
+    return key->start ? key->start : "100M";
+}
+
 static void *member(const struct config_key *key, const void *base)
 {
     return (char *)base + key->offset;
@@ -296,7 +302,7 @@ static int parse_size(const struct config_key *key, uint64_t *at, const char *te
     if (r == -EINVAL)
         return error_set(err, EINVAL,
                          "%s is not a size: a whole number and K, M, G or T, such as \"%s\"",
-                         quoted, key->start);
+                         quoted, size_example(key));
     if (r == 0 && value < key->min && strspn(text, "0123456789") == strlen(text) &&
         size_fits(key, value << 20))
         return error_set(err, EINVAL, "%s is a number of bytes; did you mean \"%lluM\"?", quoted,
@@ -307,6 +313,26 @@ static int parse_size(const struct config_key *key, uint64_t *at, const char *te
         return error_set(err, EINVAL, "%s is not a multiple of %s; the next is \"%s\"", quoted,
                          text_format_size(key->step, (char[24]){0}, 24),
                          text_format_size((value / key->step + 1) * key->step, next, sizeof(next)));
+    *at = value;
+    return 0;
+}
+
+static int parse_percent(const struct config_key *key, uint64_t *at, const char *text,
+                         struct error *err)
+{
+    size_t digits = strspn(text, "0123456789");
+    char number[24], quoted[QUOTE_SIZE];
+    uint64_t value;
+
+    config_quote(text, quoted);
+    if (digits == 0 || digits >= sizeof(number) || strcmp(text + digits, "%") != 0)
+        return error_set(err, EINVAL,
+                         "%s is not a percentage: a whole number and %%, such as \"150%%\"",
+                         quoted);
+    snprintf(number, sizeof(number), "%.*s", (int)digits, text);
+    if (text_parse_uint(number, key->max, &value) < 0)
+        return error_set(err, EINVAL, "%s is out of range: %llu%% to %llu%%", quoted,
+                         (unsigned long long)key->min, (unsigned long long)key->max);
     *at = value;
     return 0;
 }
@@ -341,6 +367,7 @@ int config_value_parse(const struct config_key *key, void *base, const char *fol
     case CONFIG_TYPE_FORWARDS: return parse_forwards(key, at, text, err);
     case CONFIG_TYPE_UINT: return parse_uint(key, at, text, err);
     case CONFIG_TYPE_SIZE: return parse_size(key, at, text, err);
+    case CONFIG_TYPE_PERCENT: return parse_percent(key, at, text, err);
     case CONFIG_TYPE_CHOICE:
         return find_choice(key, text, at) < 0 ? refuse_choice(key, text, err) : 0;
     case CONFIG_TYPE_BOOL: return parse_bool(at, text, err);
@@ -370,7 +397,8 @@ static void describe_expected(const struct config_key *key, char *buf, size_t le
         snprintf(buf, len, "a whole number from %llu to %llu", (unsigned long long)key->min,
                  (unsigned long long)key->max);
         break;
-    case CONFIG_TYPE_SIZE: snprintf(buf, len, "a size such as \"%s\"", key->start); break;
+    case CONFIG_TYPE_SIZE: snprintf(buf, len, "a size such as \"%s\"", size_example(key)); break;
+    case CONFIG_TYPE_PERCENT: snprintf(buf, len, "a percentage such as \"150%%\""); break;
     case CONFIG_TYPE_BOOL: snprintf(buf, len, "true or false"); break;
     case CONFIG_TYPE_CHOICE:
     case CONFIG_TYPE_CONSOLE:
@@ -429,7 +457,7 @@ static int refuse_plain_size(const struct config_key *key, json_int_t number, st
     else if (value <= key->max >> 20 && size_fits(key, value << 20))
         snprintf(cure, sizeof(cure), "%lluM", (unsigned long long)value);
     else
-        snprintf(cure, sizeof(cure), "%s", key->start);
+        snprintf(cure, sizeof(cure), "%s", size_example(key));
     return error_set(err, EINVAL, "%lld is a number; write it with a unit, \"%s\"",
                      (long long)number, cure);
 }
@@ -527,6 +555,15 @@ static int save_text(const char *prefix, const char *folder, const char *text, j
     return r;
 }
 
+/* A number without a default, where 0 stands for none. */
+static bool is_not_given(const struct config_key *key, const uint64_t *number)
+{
+    bool is_number = key->type == CONFIG_TYPE_UINT || key->type == CONFIG_TYPE_SIZE ||
+                     key->type == CONFIG_TYPE_PERCENT;
+
+    return is_number && !key->start && *number == 0;
+}
+
 int config_value_save(const struct config_key *key, const void *base, const char *folder,
                       json_t **ret_json, struct error *err)
 {
@@ -535,6 +572,10 @@ int config_value_save(const struct config_key *key, const void *base, const char
     const uint64_t *number = at;
     char size[24];
 
+    if (is_not_given(key, at)) {
+        *ret_json = NULL;
+        return 0;
+    }
     switch (key->type) {
     case CONFIG_TYPE_NAME:
     case CONFIG_TYPE_ID:
@@ -542,12 +583,9 @@ int config_value_save(const struct config_key *key, const void *base, const char
     case CONFIG_TYPE_TEXT: return save_text("", NULL, *(char *const *)at, ret_json, err);
     case CONFIG_TYPE_FORWARDS: return save_forwards(*(char *const *)at, ret_json, err);
     case CONFIG_TYPE_PATH: return save_text("", folder, *(char *const *)at, ret_json, err);
-    case CONFIG_TYPE_UINT:
-        if (!key->start && *number == 0) {
-            *ret_json = NULL;
-            return 0;
-        }
-        return keep(json_integer((json_int_t)*number), ret_json, err);
+    case CONFIG_TYPE_UINT: return keep(json_integer((json_int_t)*number), ret_json, err);
+    case CONFIG_TYPE_PERCENT:
+        return keep(json_sprintf("%llu%%", (unsigned long long)*number), ret_json, err);
     case CONFIG_TYPE_BOOL: return keep(json_boolean(*(const bool *)at), ret_json, err);
     case CONFIG_TYPE_SIZE:
         text_format_size(*number, size, sizeof(size));

@@ -21,6 +21,8 @@
 #include "vmrun/loop.h"
 #include "vmrun/text.h"
 
+#define SET_MOST 64 /* pairs of one vm.set */
+
 /* Words from the system may be any bytes (a path, a guest's): JSON takes only UTF-8. */
 json_t *rpc_text(const char *s)
 {
@@ -119,6 +121,28 @@ static json_t *vm_nets_link(const struct rpc_target *t, const json_t *params, st
         return NULL;
     }
     return machine_set_link(t->machine, id, up, err) < 0 ? NULL : state_object(t);
+}
+
+static json_t *vm_set(const struct rpc_target *t, const json_t *params, struct error *err)
+{
+    struct machine_pair pairs[SET_MOST];
+    const char *key;
+    json_t *value;
+    size_t count = 0;
+
+    if (json_object_size(params) == 0 || json_object_size(params) > SET_MOST) {
+        error_set(err, EINVAL, "vm.set takes {\"KEY\": TEXT, ...}, 1 to %d of them", SET_MOST);
+        return NULL;
+    }
+    json_object_foreach((json_t *)params, key, value)
+    {
+        if (!json_is_string(value)) {
+            error_set(err, EINVAL, "vm.set: \"%.40s\" must be a text, as on the command line", key);
+            return NULL;
+        }
+        pairs[count++] = (struct machine_pair){key, json_string_value(value)};
+    }
+    return machine_set(t->machine, pairs, count, err) < 0 ? NULL : state_object(t);
 }
 
 static json_t *vm_save(const struct rpc_target *t, const json_t *params, struct error *err)
@@ -298,6 +322,7 @@ static const struct method {
      "tell the guest of images that have grown"},
     {"vm.nets.link", NULL, vm_nets_link, RPC_NONE,
      "pull the cable of a network card, or put it in again"},
+    {"vm.set", NULL, vm_set, RPC_NONE, "change it while it runs, by keys of its configuration"},
     {"vm.save", NULL, vm_save, RPC_NONE, "begin to write the machine into a file"},
     {"vm.save.cancel", cancel_migration, NULL, RPC_NONE, "give that up; the machine runs on"},
     {"vm.migrate", NULL, vm_migrate, RPC_NONE, "begin to move the machine to another host"},

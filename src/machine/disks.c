@@ -80,6 +80,7 @@ static int create_disk(struct machine *m, unsigned index, struct error *err)
         .cache = caches[disk->cache],
         .queues = (unsigned)(queues < DISK_MAX_QUEUES ? queues : DISK_MAX_QUEUES),
         .thread = m->disk_threads[index],
+        .rates = machine_rates(&disk->iops, &disk->bandwidth),
         .io_error = pass_on_io_error,
         .io_error_opaque = &m->disk_errors[index],
     };

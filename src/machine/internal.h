@@ -6,6 +6,7 @@
 
 #include "vmrun/boot.h"
 #include "vmrun/bus.h"
+#include "vmrun/cgroup.h"
 #include "vmrun/iothread.h"
 #include "vmrun/kvm.h"
 #include "vmrun/machine.h"
@@ -31,11 +32,13 @@ struct machine_disk_error {
 };
 
 struct machine {
-    const struct vm_config *config;
+    const struct vm_config *config; /* the next: */
+    struct vm_config effective; /* as at creation, but for what was set since; strings are lent */
     const struct machine_image *image; /* while it is built: what it goes on from, or NULL */
     struct loop *loop;
     struct platform platform; /* what devices see of us */
 
+    struct cgroup *cgroup; /* NULL: no limit was asked for */
     struct guest_memory *memory;
     struct bus *pio, *mmio;
     struct boot *boot;
@@ -123,6 +126,10 @@ void machine_announce_start(struct machine *m);
 void machine_announce_stop(struct machine *m);
 /* The address of a card: its own, or made of the machine's name. Errors: -EINVAL, it is none. */
 int machine_net_mac(const struct vm_config *config, unsigned index, uint8_t ret_mac[6]);
+/* What a disk or network card may do in a second, by its configuration. */
+struct virtio_rates machine_rates(const struct config_rate *ops, const struct config_rate *bytes);
+/* Go into a cgroup with the configuration's limits, where there are any. */
+int machine_enter_cgroup(struct machine *m, struct error *err);
 /* Open the configuration's kernel: at creation, or when a machine from elsewhere restarts. */
 int machine_open_kernel(struct machine *m, struct error *err);
 /* Firmware tables, kernel, and the first vCPU's entry: what power-on and every reset do. */

@@ -300,6 +300,8 @@ static int build(struct machine *m, struct error *err)
     m->request_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (m->request_fd < 0)
         return error_errno(err, errno, "machine");
+    if (machine_enter_cgroup(m, err) < 0) /* before there is anything to be counted */
+        return -err->code;
     if (loop_watch_create(m->loop, m->request_fd, EPOLLIN, NULL, take_request, m, &m->request_watch,
                           err) < 0 ||
         (!m->image && machine_open_kernel(m, err) < 0) || create_memory(m, err) < 0 ||
@@ -319,7 +321,8 @@ int machine_create_from(const struct vm_config *config, struct loop *loop,
 
     if (!m)
         return error_set(err, ENOMEM, "machine: out of memory");
-    m->config = config;
+    m->effective = *config;
+    m->config = &m->effective;
     m->image = image;
     m->loop = loop;
     m->platform.ops = &machine_platform_ops;
@@ -366,6 +369,7 @@ void machine_destroy(struct machine *m)
         close(m->request_fd);
     forget_request(m);
     pthread_mutex_destroy(&m->request_lock);
+    cgroup_leave(m->cgroup);
     free(m->uncertain);
     free(m);
 }

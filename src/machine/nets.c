@@ -58,6 +58,8 @@ static int create_card(struct machine *m, unsigned index, struct error *err)
         .mtu = card_mtu(net),
         .netdev = card->netdev,
         .thread = card->thread,
+        .rx_rates = machine_rates(&net->rx_packets, &net->rx_bandwidth),
+        .tx_rates = machine_rates(&net->tx_packets, &net->tx_bandwidth),
     };
     char id[32];
 

@@ -41,7 +41,7 @@ static void add_rows(const struct sink *sink, const struct row *rows, size_t cou
 
 static void add_queue(void *opaque, const char *queue, const char *name, uint64_t value)
 {
-    char full[32];
+    char full[48];
 
     snprintf(full, sizeof(full), "%s.%s", queue, name);
     add(opaque, full, value);
@@ -53,15 +53,21 @@ static void add_disk(struct sink *sink, const char *id, const struct device *dev
 
     virtio_blk_stats(dev, &s);
     const struct row rows[] = {
-        {"reads", s.reads},       {"read_bytes", s.read_bytes},
-        {"writes", s.writes},     {"written_bytes", s.written_bytes},
-        {"flushes", s.flushes},   {"discards", s.discards},
-        {"zeroings", s.zeroings}, {"errors", s.errors},
+        {"reads", s.reads},
+        {"read_bytes", s.read_bytes},
+        {"writes", s.writes},
+        {"written_bytes", s.written_bytes},
+        {"flushes", s.flushes},
+        {"discards", s.discards},
+        {"zeroings", s.zeroings},
+        {"errors", s.errors},
+        {"limit_waits", s.limit_waits},
     };
 
     snprintf(sink->device, sizeof(sink->device), "disk.%s", id);
     add_rows(sink, rows, COUNT_OF(rows));
     virtio_stats(dev, add_queue, sink);
+    virtio_blk_latency(dev, add_queue, sink);
 }
 
 static void add_net(struct sink *sink, const char *id, struct device *dev)
@@ -70,9 +76,11 @@ static void add_net(struct sink *sink, const char *id, struct device *dev)
 
     virtio_net_stats(dev, &s);
     const struct row rows[] = {
-        {"rx_frames", s.rx_frames},   {"rx_bytes", s.rx_bytes},   {"rx_filtered", s.rx_filtered},
-        {"rx_dropped", s.rx_dropped}, {"tx_frames", s.tx_frames}, {"tx_bytes", s.tx_bytes},
-        {"tx_dropped", s.tx_dropped}, {"tx_waits", s.tx_waits},
+        {"rx_frames", s.rx_frames},           {"rx_bytes", s.rx_bytes},
+        {"rx_filtered", s.rx_filtered},       {"rx_dropped", s.rx_dropped},
+        {"tx_frames", s.tx_frames},           {"tx_bytes", s.tx_bytes},
+        {"tx_dropped", s.tx_dropped},         {"tx_waits", s.tx_waits},
+        {"rx_limit_waits", s.rx_limit_waits}, {"tx_limit_waits", s.tx_limit_waits},
     };
 
     snprintf(sink->device, sizeof(sink->device), "net.%s", id);

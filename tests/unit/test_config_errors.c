@@ -22,8 +22,8 @@
 #define NAME_RULE " is not a name: 1 to 64 of A-Z a-z 0-9 . _ - that do not start with . or -"
 #define SIZE_RULE " is not a size: a whole number and K, M, G or T, such as \"256M\""
 #define ROOT_KEYS \
-    "name, cpus, memory, memory_options, boot, cpu, console, disks, nets, rng, vsock, on_reboot, " \
-    "debug_exit"
+    "name, cpus, memory, memory_options, boot, cpu, console, disks, nets, rng, vsock, limits, " \
+    "on_reboot, debug_exit"
 
 #define FORWARD_RULE \
     " is no forward: tcp or udp, then :HOSTPORT:GUESTPORT or :ADDRESS:HOSTPORT:GUESTPORT, such " \
@@ -332,10 +332,11 @@ static const struct {
     {"--disk", "disks", "readonly=true", "--disk: \"path\" is missing"},
     {"--disk", "disks", "a,",
      "--disk: \"\" is not known here; known: id, path, readonly, cache, "
-     "queues, serial (a comma in a value is \",,\")"},
+     "queues, serial, iops, iops_burst, bandwidth, bandwidth_burst (a comma in a value is \",,\")"},
     {"--disk", "disks", "a,b.img",
      "--disk: \"b.img\" is not known here; known: id, path, "
-     "readonly, cache, queues, serial (a comma in a value is "
+     "readonly, cache, queues, serial, iops, iops_burst, bandwidth, bandwidth_burst (a comma in a "
+     "value is "
      "\",,\")"},
     {"--disk", "disks", "a,read-only",
      "--disk: \"read-only\" is not known here; did you mean \"readonly\"?"},

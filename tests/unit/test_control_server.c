@@ -66,14 +66,15 @@ static void every_method_is_listed_and_served(void **state)
     assert_int_equal(
         control_client_call(client, "rpc.methods", NULL, CONTROL_BENCH_TIMEOUT_MS, &methods, &err),
         0);
-    assert_int_equal(json_array_size(methods), 17);
+    assert_int_equal(json_array_size(methods), 18);
     json_array_foreach(methods, i, row)
     {
         const char *name = json_string_value(json_object_get(row, "name"));
 
         if (strcmp(name, "vm.reset") == 0 || strcmp(name, "vm.kill") == 0 ||
             strcmp(name, "console.attach") == 0 || strcmp(name, "vm.nets.link") == 0 ||
-            strncmp(name, "vm.save", 7) == 0 || strncmp(name, "vm.migrate", 10) == 0)
+            strcmp(name, "vm.set") == 0 || strncmp(name, "vm.save", 7) == 0 ||
+            strncmp(name, "vm.migrate", 10) == 0)
             continue; /* tests of their own */
         control_client_close(client);
         assert_int_equal(control_client_open("web1", &client, &err), 0);
@@ -121,6 +122,36 @@ static void an_uncertain_machine_resumes_only_by_force(void **state)
     assert_non_null(strstr(control_bench_hear(fd), "\"result\":{\"state\":\"running\"}"));
     control_bench_say(fd, CONTROL_BENCH_STATUS);
     assert_non_null(strstr(control_bench_hear(fd), "\"uncertain\":null"));
+    close(fd);
+}
+
+static void keys_of_a_machine_are_set_by_texts(void **state)
+{
+    static const struct {
+        const char *params, *answer;
+    } cases[] = {
+        {"{\"balloon\":\"5\"}", "\"result\":{\"state\":\"running\"}"},
+        {"{}", "vm.set takes {"},
+        {"[]", "vm.set takes {"},
+        {"{\"balloon\":7}", "\\\"balloon\\\" must be a text"},
+        {"{\"balloon\":\"8\",\"memory\":\"1G\"}", "\\\"memory\\\" cannot be set"},
+    };
+    struct control_bench *bench = *state;
+    int fd = control_bench_dial(bench);
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char line[200];
+
+        snprintf(line, sizeof(line),
+                 "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"vm.set\",\"params\":%s}\n",
+                 cases[i].params);
+        control_bench_say(fd, line);
+        const char *said = control_bench_hear(fd);
+        if (!strstr(said, cases[i].answer))
+            fail_msg("%s: %s", cases[i].params, said);
+        assert_int_equal(strstr(said, "-32602") != NULL, i > 0);
+        assert_int_equal(bench->machine.balloon, 5);
+    }
     close(fd);
 }
 
@@ -527,6 +558,7 @@ int main(void)
         TEST(status_says_who_and_how),
         TEST(every_method_is_listed_and_served),
         TEST(an_uncertain_machine_resumes_only_by_force),
+        TEST(keys_of_a_machine_are_set_by_texts),
         TEST(a_card_s_link_is_set_by_its_id),
         TEST(a_save_is_told_to_subscribers_with_its_figures),
         TEST(a_save_that_is_cancelled_has_failed),

@@ -76,6 +76,16 @@ int machine_set_link(struct machine *m, const char *id, bool up, struct error *e
     return 0;
 }
 
+int machine_set(struct machine *m, const struct machine_pair *pairs, size_t count,
+                struct error *err)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(pairs[i].key, "balloon") != 0)
+            return error_set(err, EINVAL, "\"%s\" cannot be set", pairs[i].key);
+    m->balloon = atoi(pairs[0].value);
+    return 0;
+}
+
 void machine_refresh_disks(struct machine *m)
 {
     m->refreshes++;

@@ -26,6 +26,7 @@ struct machine {
     machine_listener *listener;
     void *opaque;
     atomic_uint refreshes;  /* of disks */
+    atomic_int balloon;     /* what it was set to */
     atomic_int link;        /* of its card, net0 */
     char attached_with[64]; /* what was pending at console_attach() */
 };
