@@ -283,7 +283,7 @@ static bool look_above(struct cgroup *cg, const struct cgroup_params *params)
 int cgroup_enter(const struct cgroup_params *params, struct cgroup **ret_cgroup, struct error *err)
 {
     struct cgroup *cg = calloc(1, sizeof(*cg));
-    struct error ignored;
+    struct error first, ignored;
     int r;
 
     if (!cg)
@@ -293,11 +293,13 @@ int cgroup_enter(const struct cgroup_params *params, struct cgroup **ret_cgroup,
     if (r < 0)
         goto fail;
     memcpy(cg->base, cg->home, sizeof(cg->base));
-    r = enter_at(cg, params, err);
+    r = enter_at(cg, params, &first);
     if (r < 0 && look_above(cg, params) && enter_at(cg, params, &ignored) == 0)
         r = 0;
-    if (r < 0)
+    if (r < 0) {
+        *err = first;
         goto fail;
+    }
     *ret_cgroup = cg;
     return 0;
 

@@ -226,7 +226,8 @@ static const struct wrong_file wrong_values[] = {
      "web1.json: disks[0].read_only: unknown key; did you mean \"readonly\"?"},
     {FILE_OF("{\"disks\": [{\"file\": \"a\"}]}"),
      "web1.json: disks[0].file: unknown key; known here: id, path, readonly, cache, queues, "
-     "serial"},
+     "serial, "
+     "iops, iops_burst, bandwidth, bandwidth_burst"},
     {FILE_OF("{\"nets\": [{\"backend\": \"slirp\"}]}"),
      "web1.json: nets[0].backend: \"slirp\" is not one of auto, tap, user"},
     {FILE_OF("{\"nets\": [{\"hostfwd\": [\"tcp:1:2\", \"tcp:80\"]}]}"),

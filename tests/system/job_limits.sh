@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=dash disable=SC1091,SC2016,SC2034,SC2046,SC2086,SC2153,SC2154
+# Limits: requests and bytes a second of a disk and a card within 5 %, changed while the machine runs; CPU and memory by a cgroup.
+# modules: virtio_pci,virtio_blk,virtio_net,virtio_console
+# programs: fio iperf3 ip
+. ./lib.sh
+INITRD=$PWD/initrd MACHINE=limits
+agent="ip addr add 10.0.0.2/24 dev eth0; ip link set eth0 up
+$agent"
+
+mkdir -p /sys/fs/cgroup
+grep -q cgroup2 /proc/mounts || mount -t cgroup2 cgroup2 /sys/fs/cgroup
+truncate -s 64M /tmp/disk
+./ip tuntap add dev tap0 mode tap
+./ip addr add 10.0.0.1/24 dev tap0
+./ip link set tap0 up
+
+start() { # OPTION...
+    vmrun run --name limits --detach --kernel "$KERNEL" --initrd "$INITRD" --memory 256M --cpus 2 --console file:/tmp/limits.serial --hvc0 pty \
+        --cmdline "$(script_line "$agent")" "$@" >"$OUT" 2>"$ERR" || return
+    pty=$(vmrun status limits --json | sed -n 's/.*"virtio_console": *"pty \([^"]*\)".*/\1/p')
+    stty -F "$pty" raw -echo
+    exec 3<>"$pty"
+    debian_is_up
+}
+stat_of() { vmrun stats limits --json | tr ',' '\n' | sed -n "s/.*\"$1\": *\([0-9]*\).*/\1/p"; }
+now_ms() { sed 's/\.\(..\).*/\10/' /proc/uptime; }
+# rate COUNTER SECONDS: what it grows by in a second.
+rate() {
+    from=$(stat_of "$1") at=$(now_ms)
+    sleep "$2"
+    to=$(stat_of "$1") end=$(now_ms)
+    echo $(((to - from) * 1000 / (end - at)))
+}
+# within VALUE MEANT: by 5 %.
+within() {
+    echo "$1, meant are $2"
+    [ $(($1 * 100)) -ge $(($2 * 95)) ] && [ $(($1 * 100)) -le $(($2 * 105)) ]
+}
+more_than() { echo "$1, more than $2 are meant"; [ "$1" -gt "$2" ]; }
+# fio SECONDS OPTION...: in the guest; its requests a second, and KiB a second.
+fio() {
+    seconds=$1
+    shift
+    in_guest "fio --name=limits --filename=/dev/vda --direct=1 --ioengine=libaio --iodepth=8 --time_based --runtime=$seconds --minimal $*" |
+        awk -F';' 'NF > 50 {print $8 + $49, $7 + $48}'
+}
+iops() { fio "$@" | cut -d ' ' -f 1; }
+kib() { fio "$@" | cut -d ' ' -f 2; }
+reads='--rw=randread --bs=4k' writes='--rw=randwrite --bs=4k' large='--rw=randrw --bs=32k'
+
+expect "a machine whose disk may serve 60 requests a second" start --disk /tmp/disk,cache=writeback,id=data,iops=60 --net tap=tap0
+[ $failed = 0 ] || finish
+expect "reads come at this rate" within "$(iops 6 "$reads")" 60
+expect "writes too" within "$(iops 6 "$writes")" 60
+expect "another rate is set" vmrun set limits 'disks[0].iops=150'
+expect "and holds" within "$(iops 6 "$reads")" 150
+in_guest "fio --name=long --filename=/dev/vda --direct=1 --ioengine=libaio --iodepth=8 --time_based --runtime=40 $reads >/dev/null 2>&1 & sleep 3" >/dev/null
+expect "it does while the guest is at it" within "$(rate disk.data.reads 5)" 150
+expect "then it is set to less" vmrun set limits 'disks[0].iops=40'
+expect "which holds at once" within "$(rate disk.data.reads 5)" 40
+expect "and to more" vmrun set limits 'disks[0].iops=200'
+expect "which holds at once too" within "$(rate disk.data.reads 5)" 200
+expect "a pause does not wait for what waits" vmrun pause limits
+expect "and the limit holds when it is over" vmrun resume limits
+expect "as before" within "$(rate disk.data.reads 4)" 200
+expect "the long job ends" in_guest 'wait'
+
+expect "bytes are limited, and requests no longer" vmrun set limits 'disks[0].iops=0' 'disks[0].bandwidth=2M'
+expect "reads and writes have them together" within "$(kib 8 "$large")" 2048
+expect "a burst is set" vmrun set limits 'disks[0].bandwidth=0' 'disks[0].iops=20' 'disks[0].iops_burst=100'
+sleep 6
+expect "after a rest there are so many at once" more_than "$(fio 1 "$reads" | cut -d ' ' -f 1)" 95
+expect "and then no more than the rate" within "$(iops 8 "$reads")" 20
+expect "without a limit there are more" vmrun set limits 'disks[0].iops=0'
+expect "than ever before" more_than "$(iops 4 "$reads")" 250
+expect "waiting was counted" more_than "$(stat_of disk.data.limit_waits)" 50
+vmrun stats limits >/tmp/table
+expect "latency is a table" grep -q '^latency .*90 %.*longest' /tmp/table
+expect "of each queue" grep -q '^disk.data.q0 .*[mu]s' /tmp/table
+expect "what cannot be set is refused" sh -c "vmrun set limits 'disks[0].cache=none' 2>&1 | grep -q 'cannot be set'"
+expect "and a disk that is not there" sh -c "! vmrun set limits 'disks[1].iops=5'"
+expect "what was set is the configuration" vmrun set limits 'disks[0].bandwidth=3M'
+vmrun save limits /tmp/limits.snap >/dev/null
+expect "and is saved" sh -c "vmrun snapshot info /tmp/limits.snap --json | grep -q '\"bandwidth\": *\"3M\"'"
+
+./iperf3 -s -D >/dev/null
+expect "the card may send 1 MiB a second" vmrun set limits 'nets[0].tx_bandwidth=1M'
+in_guest "iperf3 -c 10.0.0.1 -t 12 >/dev/null 2>&1 & sleep 3" >/dev/null
+expect "and does" within "$(rate net.net0.tx_bytes 6)" 1048576
+expect "it ends" in_guest 'wait'
+expect "and receive 2 MiB a second" vmrun set limits 'nets[0].tx_bandwidth=0' 'nets[0].rx_bandwidth=2M'
+in_guest "iperf3 -R -c 10.0.0.1 -t 12 >/dev/null 2>&1 & sleep 3" >/dev/null
+expect "and does likewise" within "$(rate net.net0.rx_bytes 6)" 2097152
+expect "it ends too" in_guest 'wait'
+expect "limits of the process are for one that was started with some" sh -c "vmrun set limits limits.cpu=50% 2>&1 | grep -q 'no cgroup of its own'"
+vmrun kill limits
+
+# The process: this shell is in the root of the tree, as a service manager's child is in a cgroup that was delegated.
+leaf() { ls -d /sys/fs/cgroup/vmrun-limits-* 2>/dev/null; }
+holds() { [ "$(cat "$(leaf)/$1")" = "$2" ] || { cat "$(leaf)/$1"; return 1; }; }
+expect "too little memory is refused" sh -c "vmrun run --kernel $KERNEL --memory 256M --limit-memory 300M 2>&1 | grep -q '320M'"
+expect "a machine with half a CPU and 400 MiB" start --limit-cpu 50% --limit-memory 400M --net tap=tap0
+expect "is in a cgroup" grep -q "^0::/vmrun-limits-" "/proc/$(pidof vmrun)/cgroup"
+expect "with this much of the CPUs" holds cpu.max '50000 100000'
+expect "and of memory" holds memory.max $((400 << 20))
+expect "all its memory counts there" more_than "$(cat "$(leaf)/memory.current")" $((30 << 20))
+in_guest 'while :; do :; done & while :; do :; done &' >/dev/null
+used() { sed -n 's/^usage_usec //p' "$(leaf)/cpu.stat"; }
+share() { from=$(used) at=$(now_ms); sleep 5; to=$(used) end=$(now_ms); echo $(((to - from) / 10 / (end - at))); }
+expect "it uses half a CPU" within "$(share)" 50
+expect "it may have more" vmrun set limits limits.cpu=90% limits.memory=500M
+expect "which is so" holds cpu.max '90000 100000'
+expect "in both" holds memory.max $((500 << 20))
+expect "and it uses that" within "$(share)" 90
+expect "less memory than it needs is refused" sh -c "vmrun set limits limits.memory=300M 2>&1 | grep -q '320M'"
+vmrun kill limits
+expect "its cgroup is gone with it" sh -c '! ls -d /sys/fs/cgroup/vmrun-*'
+expect "another one" start --limit-cpu 50% --net tap=tap0
+kill -KILL "$(pidof vmrun)"
+sleep 1
+expect "which is killed leaves it behind" [ -n "$(leaf)" ]
+left=$(leaf)
+expect "until the next one comes" start --limit-cpu 70% --net tap=tap0
+expect "and removes it" [ ! -e "$left" ]
+vmrun kill limits
+
+box=/sys/fs/cgroup/box
+mkdir $box
+# in_box COMMAND: a machine as of a process in this cgroup, after that command.
+in_box() {
+    sh -c "echo \$\$ >$box/cgroup.procs; $1 exec vmrun run --name limits --kernel $KERNEL --initrd $INITRD --limit-cpu 50% --limit-memory 400M \
+        --console none" >"$OUT" 2>"$ERR" </dev/null &
+}
+in_box
+wait $!
+expect "a cgroup in which nothing can be limited is refused, with the cure" grep -q 'no controller "cpu".*systemd-run' "$ERR"
+echo +cpu +memory >/sys/fs/cgroup/cgroup.subtree_control
+in_box 'sleep 30 &'
+expect "where there are other processes it goes beside them" wait_for 20 sh -c 'grep -q 50000 /sys/fs/cgroup/vmrun-limits-*/cpu.max'
+vmrun kill limits
+expect "and leaves nothing" sh -c '! ls -d /sys/fs/cgroup/vmrun-*'
+wait_for 40 sh -c "! grep -q . $box/cgroup.procs"
+in_box
+expect "where there are none it goes below" wait_for 20 sh -c "grep -q 50000 $box/vmrun-limits-*/cpu.max"
+vmrun kill limits
+expect "and all is as before" sh -c "! ls -d $box/vmrun-* && ! grep -q . $box/cgroup.subtree_control"
+finish
