@@ -12,9 +12,9 @@ import sys
 
 # The headers that each folder of src/ implements, ...
 HEADERS = {
-    "util": {"bytes", "error", "forward", "iothread", "log", "loop", "text", "thread"},
+    "util": {"bucket", "bytes", "error", "forward", "histogram", "iothread", "log", "loop", "text", "thread"},
     "core": {"bus", "cpu_entry", "device", "irq", "memory", "state"},
-    "backends": {"block", "block_handover", "console", "netdev", "vsock"},
+    "backends": {"block", "block_handover", "cgroup", "console", "netdev", "vsock"},
     "devices": {
         "acpi_pm", "debug_exit", "i8042", "pci", "rtc", "serial", "virtio", "virtio_devices",
         "virtqueue", "vmgenid",
