@@ -9,16 +9,16 @@
  * the disk's thread, or on whichever thread pauses or resets the device; what is in flight
  * belongs to the pool, which never holds more than the block takes.
  */
+#include "virtio_blk.h"
+
 #include <assert.h>
 #include <endian.h>
 #include <errno.h>
-#include <linux/virtio_blk.h>
 #include <linux/virtio_ids.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "virtio_blk.h"
 #include "vmrun/log.h"
 
 #define QUEUE_SIZE 256

@@ -3,10 +3,10 @@
  * virtio_blk_host: what the host wants of a disk: its figures, other limits, that it is durable,
  * that it has grown. The one thing to know: these come from any thread, and take the lock.
  */
-#include <stdio.h>
-#include <string.h>
-
 #include "virtio_blk.h"
+
+#include <stdio.h>
+
 #include "vmrun/log.h"
 
 static struct virtio_blk *self(const struct device *dev)

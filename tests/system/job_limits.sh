@@ -16,7 +16,7 @@ truncate -s 64M /tmp/disk
 ./ip link set tap0 up
 
 start() { # OPTION...
-    vmrun run --name limits --detach --kernel "$KERNEL" --initrd "$INITRD" --memory 256M --cpus 2 --console file:/tmp/limits.serial --hvc0 pty \
+    vmrun run --name limits --detach --kernel "$KERNEL" --initrd "$INITRD" --memory 512M --cpus 2 --console file:/tmp/limits.serial --hvc0 pty \
         --cmdline "$(script_line "$agent")" "$@" >"$OUT" 2>"$ERR" || return
     pty=$(vmrun status limits --json | sed -n 's/.*"virtio_console": *"pty \([^"]*\)".*/\1/p')
     stty -F "$pty" raw -echo
@@ -100,20 +100,20 @@ vmrun kill limits
 leaf() { ls -d /sys/fs/cgroup/vmrun-limits-* 2>/dev/null; }
 holds() { [ "$(cat "$(leaf)/$1")" = "$2" ] || { cat "$(leaf)/$1"; return 1; }; }
 expect "too little memory is refused" sh -c "vmrun run --kernel $KERNEL --memory 256M --limit-memory 300M 2>&1 | grep -q '320M'"
-expect "a machine with half a CPU and 400 MiB" start --limit-cpu 50% --limit-memory 400M --net tap=tap0
+expect "a machine with half a CPU and 600 MiB" start --limit-cpu 50% --limit-memory 600M --net tap=tap0
 expect "is in a cgroup" grep -q "^0::/vmrun-limits-" "/proc/$(pidof vmrun)/cgroup"
 expect "with this much of the CPUs" holds cpu.max '50000 100000'
-expect "and of memory" holds memory.max $((400 << 20))
+expect "and of memory" holds memory.max $((600 << 20))
 expect "all its memory counts there" more_than "$(cat "$(leaf)/memory.current")" $((30 << 20))
 in_guest 'while :; do :; done & while :; do :; done &' >/dev/null
 used() { sed -n 's/^usage_usec //p' "$(leaf)/cpu.stat"; }
 share() { from=$(used) at=$(now_ms); sleep 5; to=$(used) end=$(now_ms); echo $(((to - from) / 10 / (end - at))); }
 expect "it uses half a CPU" within "$(share)" 50
-expect "it may have more" vmrun set limits limits.cpu=90% limits.memory=500M
+expect "it may have more" vmrun set limits limits.cpu=90% limits.memory=700M
 expect "which is so" holds cpu.max '90000 100000'
-expect "in both" holds memory.max $((500 << 20))
+expect "in both" holds memory.max $((700 << 20))
 expect "and it uses that" within "$(share)" 90
-expect "less memory than it needs is refused" sh -c "vmrun set limits limits.memory=300M 2>&1 | grep -q '320M'"
+expect "less memory than it needs is refused" sh -c "vmrun set limits limits.memory=300M 2>&1 | grep -q '576M'"
 vmrun kill limits
 expect "its cgroup is gone with it" sh -c '! ls -d /sys/fs/cgroup/vmrun-*'
 expect "another one" start --limit-cpu 50% --net tap=tap0
