@@ -24,7 +24,7 @@ struct bucket {
 };
 
 /*
- * burst 0: what comes in 50 ms. It is never less than what comes in 10 ms, or a timer that is late
+ * burst 0: what comes in 100 ms. It is never less than what comes in 10 ms, or a timer that is late
  * would take away from the rate. full: as after a rest; else the rate holds from now on without a
  * burst, and what was taken too much before is forgotten. rate and burst: at most BUCKET_MAX_RATE.
  */

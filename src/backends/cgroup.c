@@ -34,6 +34,7 @@ struct cgroup {
     char home[PATH_MAX]; /* where the process was */
     char base[PATH_MAX]; /* in which our leaf is: home, or the one above */
     char leaf[PATH_MAX];
+    size_t mount_len; /* of how these begin */
     bool made, entered;
     bool enabled[CONTROLLERS]; /* in base, by us */
 };
@@ -115,7 +116,7 @@ static int find_home(struct cgroup *cg, struct error *err)
     line[strcspn(line, "\n")] = '\0';
     bool fits = snprintf(cg->home, PATH_MAX, "%s%s", mount,
                          strcmp(line, "0::/") == 0 ? "" : line + 3) < PATH_MAX - 64;
-    cg->host.mount = mount;
+    cg->mount_len = strlen(mount);
     return fits ? 0 : error_set(err, ENAMETOOLONG, "limits: the cgroup's name is too long");
 }
 
@@ -221,8 +222,10 @@ static void go_back(struct cgroup *cg)
 
 static int refuse(const struct cgroup *cg, int r, const char *what, struct error *err)
 {
-    const char *shown = cg->base[strlen(cg->host.mount)] ? cg->base + strlen(cg->host.mount) : "/";
+    const char *shown = cg->base + cg->mount_len;
 
+    if (!*shown)
+        shown = "/";
     if (r == -EBUSY)
         return error_set(err, EBUSY, "limits: there are other processes in the cgroup %.128s" CURE,
                          shown);
@@ -247,7 +250,7 @@ static int enter_at(struct cgroup *cg, const struct cgroup_params *params, struc
              params->name ? params->name : "vm", (int)getpid());
     r = enter_leaf(cg);
     if (r < 0) {
-        refuse(cg, r, "cannot make one below", err);
+        r = refuse(cg, r, "cannot make one below", err);
         goto fail;
     }
     for (unsigned i = 0; i < CONTROLLERS; i++) {
@@ -267,13 +270,13 @@ static int enter_at(struct cgroup *cg, const struct cgroup_params *params, struc
 
 fail:
     go_back(cg);
-    return -err->code;
+    return r;
 }
 
 /* The one above ours is as good where limits are switched on there already. */
 static bool look_above(struct cgroup *cg, const struct cgroup_params *params)
 {
-    if (strcmp(cg->home, cg->host.mount) == 0)
+    if (!cg->home[cg->mount_len])
         return false;
     *strrchr(cg->base, '/') = '\0';
     return (!params->cpu_percent || has_word(cg->base, "cgroup.subtree_control", names[CPU])) &&
