@@ -129,6 +129,7 @@ expect "and removes it" [ ! -e "$left" ]
 vmrun kill limits
 
 box=/sys/fs/cgroup/box
+echo -cpu -memory >/sys/fs/cgroup/cgroup.subtree_control # which the one that was killed had switched on
 mkdir $box
 # in_box COMMAND: a machine as of a process in this cgroup, after that command.
 in_box() {
@@ -136,7 +137,7 @@ in_box() {
         --console none" >"$OUT" 2>"$ERR" </dev/null &
 }
 in_box
-wait $!
+wait_for 20 sh -c "! kill -0 $!" || vmrun kill limits
 expect "a cgroup in which nothing can be limited is refused, with the cure" grep -q 'no controller "cpu".*systemd-run' "$ERR"
 echo +cpu +memory >/sys/fs/cgroup/cgroup.subtree_control
 in_box 'sleep 30 &'
