@@ -29,6 +29,7 @@ struct memory_region {
     uint64_t fd_offset; /* of the region's first byte in fd */
     bool from_file;     /* its pages come from a file: guest_memory_map_file() */
     uint64_t *dirty;    /* atomic words; bit n: page n was written by the VMM */
+    uint64_t *given;    /* from_file: atomic words; bit n: page n was given back since */
 };
 
 #define MEMORY_MAX_REGIONS 4
@@ -36,6 +37,7 @@ struct memory_region {
 struct guest_memory {
     uint32_t host_page_size; /* bytes: what the host can give and take back */
     uint32_t zero_unit;      /* bytes: what guest_memory_zero() gives back at least */
+    unsigned holes;          /* mappings that were made to give pages of a file back */
     unsigned count;
     struct memory_region regions[MEMORY_MAX_REGIONS]; /* ascending, disjoint */
 };
@@ -71,6 +73,17 @@ int guest_memory_write(struct guest_memory *mem, uint64_t gpa, const void *data,
  * transparent, as a hole in one would leave the guest with small ones. Errors: -EFAULT.
  */
 int guest_memory_zero(struct guest_memory *mem, uint64_t gpa, uint64_t len);
+
+/*
+ * The guest does without these bytes: pages that are whole go back to the host, whatever they are
+ * made of, and read as zeros until somebody writes to them. They are marked dirty: to a copy of RAM
+ * they are zeros from now on. What cannot go back (reserved large pages; too many pieces of a
+ * mapped file; outside RAM) stays as it is. Returns bytes given back. Of RAM that is mapped from a
+ * file: one thread at a time.
+ */
+uint64_t guest_memory_give_back(struct guest_memory *mem, uint64_t gpa, uint64_t len);
+/* Where in the guest's memory that byte is, of what guest_memory_at() has given. */
+bool guest_memory_find(const struct guest_memory *mem, const void *host, uint64_t *ret_gpa);
 
 /* For who wrote through guest_memory_at(): mark after the write. Outside RAM: ignored. */
 void guest_memory_mark_dirty(struct guest_memory *mem, uint64_t gpa, uint64_t len);

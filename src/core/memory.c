@@ -67,6 +67,18 @@ static void *map_aligned(uint64_t size, int flags, int fd, uint64_t offset)
     return host;
 }
 
+/* A bit for each page. */
+static int map_bits(const struct memory_region *region, uint64_t **ret_bits, struct error *err)
+{
+    void *bits = mmap(NULL, dirty_bytes(region->size), PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (bits == MAP_FAILED)
+        return error_errno(err, errno, "guest memory: dirty map");
+    *ret_bits = bits;
+    return 0;
+}
+
 static int map_region(struct memory_region *region, const struct memory_layout *layout,
                       struct error *err)
 {
@@ -81,12 +93,7 @@ static int map_region(struct memory_region *region, const struct memory_layout *
         (void)madvise(region->host, region->size, MADV_HUGEPAGE);
     (void)madvise(region->host, region->size, MADV_DONTDUMP);
 
-    void *dirty = mmap(NULL, dirty_bytes(region->size), PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (dirty == MAP_FAILED)
-        return error_errno(err, errno, "guest memory: dirty map");
-    region->dirty = dirty;
-    return 0;
+    return map_bits(region, &region->dirty, err);
 }
 
 static int open_memfd(const struct memory_layout *layout, int *ret_fd, struct error *err)
@@ -161,6 +168,8 @@ void guest_memory_destroy(struct guest_memory *mem)
             munmap(region->host, region->size);
         if (region->dirty)
             munmap(region->dirty, dirty_bytes(region->size));
+        if (region->given)
+            munmap(region->given, dirty_bytes(region->size));
     }
     if (mem->count && mem->regions[0].fd >= 0)
         close(mem->regions[0].fd); /* all regions share it */
@@ -301,6 +310,8 @@ int guest_memory_map_pages(struct guest_memory *mem, unsigned region, uint64_t s
     struct memory_region *r = &mem->regions[region];
 
     assert(start <= r->size && bytes <= r->size - start);
+    if (!r->given && map_bits(r, &r->given, err) < 0)
+        return -err->code;
     if (mmap(r->host + start, bytes, PROT_READ | PROT_WRITE,
              MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, (off_t)offset) == MAP_FAILED)
         return error_errno(err, errno, "guest memory: mapping the file");

@@ -102,5 +102,8 @@ int guest_memory_find_copies(const struct guest_memory *mem, unsigned region, bo
     if (r < 0)
         r = read_pagemap(fd, of, bitmap);
     close(fd);
+    /* What was given back is not there, and still not the file's. */
+    for (size_t i = 0; i < guest_memory_bitmap_words(mem, region); i++)
+        bitmap[i] |= __atomic_load_n(&of->given[i], __ATOMIC_RELAXED);
     return r < 0 ? error_errno(err, -r, "/proc/self/pagemap") : 0;
 }

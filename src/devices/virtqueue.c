@@ -289,17 +289,10 @@ void virtqueue_mark_written(struct virtqueue *vq, const struct iovec *iov, unsig
                             uint64_t written)
 {
     for (unsigned i = 0; i < count && written; i++) {
-        const uint8_t *host = iov[i].iov_base;
-        uint64_t len = iov[i].iov_len < written ? iov[i].iov_len : written;
+        uint64_t len = iov[i].iov_len < written ? iov[i].iov_len : written, gpa;
 
-        for (unsigned j = 0; j < vq->memory->count; j++) {
-            const struct memory_region *region = &vq->memory->regions[j];
-
-            if (host < region->host || host >= region->host + region->size)
-                continue;
-            guest_memory_mark_dirty(vq->memory, region->gpa + (uint64_t)(host - region->host), len);
-            break;
-        }
+        if (guest_memory_find(vq->memory, iov[i].iov_base, &gpa))
+            guest_memory_mark_dirty(vq->memory, gpa, len);
         written -= len;
     }
 }

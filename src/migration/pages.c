@@ -194,10 +194,16 @@ static int get_head(const struct pages_target *target, const struct frame *frame
 static void clear_zeros(struct pages_target *target, const struct head *head, uint8_t *host)
 {
     const uint64_t *filled = target->filled[head->region] + head->first / 64;
+    uint64_t gpa = target->memory->regions[head->region].gpa + head->first * GUEST_PAGE_SIZE;
+    uint64_t zero[WORDS], at = 0, length;
 
-    for (unsigned i = 0; i < head->pages; i++)
-        if (bit(head->zero, i) && bit(filled, i))
-            memset(host + (size_t)i * GUEST_PAGE_SIZE, 0, GUEST_PAGE_SIZE);
+    for (size_t w = 0; w < WORDS; w++)
+        zero[w] = head->zero[w] & filled[w];
+    /* The guest may have given them back meanwhile: then they cost no memory here either. */
+    for (; rounds_next_run(zero, &at, head->pages, &length); at += length)
+        if (guest_memory_give_back(target->memory, gpa + at * GUEST_PAGE_SIZE,
+                                   length * GUEST_PAGE_SIZE) == 0)
+            memset(host + at * GUEST_PAGE_SIZE, 0, length * GUEST_PAGE_SIZE);
 }
 
 /* The runs of pages that are to come. */

@@ -253,6 +253,28 @@ int rounds_harvest(struct rounds *r, struct error *err)
 
 /* Rounds */
 
+/* Of a memfd its holes were never touched, or given back; what is swapped out is none. */
+static void drop_holes(const struct memory_region *region, const struct rounds_chunk *chunk,
+                       uint64_t *bits)
+{
+    off_t start = (off_t)(region->fd_offset + chunk->first * GUEST_PAGE_SIZE);
+    unsigned page = 0;
+
+    while (page < chunk->pages) {
+        off_t data = lseek(region->fd, start + (off_t)page * GUEST_PAGE_SIZE, SEEK_DATA);
+        off_t next = data < 0 ? chunk->pages : (data - start) / GUEST_PAGE_SIZE;
+
+        if (data < 0 && errno != ENXIO) /* ENXIO: holes up to the end */
+            return;
+        for (; page < chunk->pages && page < next; page++)
+            bits[page / 64] &= ~(UINT64_C(1) << page % 64);
+        off_t hole = page < chunk->pages ? lseek(region->fd, data, SEEK_HOLE) : -1;
+        if (hole < 0)
+            return;
+        page = (unsigned)((hole - start) / GUEST_PAGE_SIZE);
+    }
+}
+
 /*
  * Pages of our own memory that were never touched are zero, and to read them would be to touch
  * them. Who writes to one after this look is in the log, which was cleared before.
@@ -264,6 +286,8 @@ static void drop_untouched(const struct rounds *r, const struct memory_region *r
     size_t bytes = chunk->pages * sizeof(entries[0]);
     off_t at = (off_t)((uintptr_t)chunk->host / GUEST_PAGE_SIZE * sizeof(entries[0]));
 
+    if (r->sink->starts_zero && region->fd >= 0 && !region->from_file)
+        drop_holes(region, chunk, bits);
     if (r->pagemap_fd < 0 || region->fd >= 0 || region->from_file ||
         pread(r->pagemap_fd, entries, bytes, at) != (ssize_t)bytes)
         return;

@@ -257,6 +257,173 @@ static void zeroed_pages_are_given_back_to_the_host(void **state)
     assert_int_equal(held, 0);
 }
 
+static unsigned resident_pages(struct guest_memory *mem, uint64_t gpa, uint64_t len)
+{
+    static unsigned char resident[1024];
+    unsigned held = 0;
+
+    assert_true(len <= sizeof(resident) * PAGE);
+    assert_int_equal(mincore(guest_memory_at(mem, gpa, len), len, resident), 0);
+    for (unsigned i = 0; i < len / PAGE; i++)
+        held += resident[i] & 1;
+    return held;
+}
+
+static void pages_that_the_guest_gives_up_cost_no_memory_and_are_zero_and_marked(void **state)
+{
+    struct guest_memory *mem = *state;
+    uint8_t *bytes = guest_memory_at(mem, 0, 4 * MIB);
+
+    memset(bytes, 0xee, 4 * MIB);
+    assert_int_equal(guest_memory_give_back(mem, 4 * PAGE, 1000 * PAGE), 1000 * PAGE);
+    assert_int_equal(resident_pages(mem, 4 * PAGE, 1000 * PAGE), 0);
+    for (uint64_t page = 0; page < 1024; page++) {
+        bool given = page >= 4 && page < 1004;
+
+        assert_int_equal(guest_memory_test_dirty(mem, page * PAGE, false), given);
+        assert_int_equal(bytes[page * PAGE], given ? 0 : 0xee);
+        assert_int_equal(bytes[page * PAGE + PAGE - 1], given ? 0 : 0xee);
+    }
+    bytes[4 * PAGE] = 1; /* and are there again */
+    assert_int_equal(resident_pages(mem, 4 * PAGE, PAGE), 1);
+}
+
+static void only_whole_pages_inside_ram_are_given_back(void **state)
+{
+    static const struct {
+        uint64_t from, len, given;
+    } cases[] = {{0, PAGE - 1, 0},
+                 {1, PAGE, 0},
+                 {1, 2 * PAGE, PAGE},
+                 {PAGE - 1, PAGE + 2, PAGE},
+                 {0, 0, 0},
+                 {4 * MIB - PAGE, 2 * PAGE, 0}, /* into the hole */
+                 {4 * MIB, PAGE, 0},
+                 {4 * GIB + 4 * MIB, PAGE, 0},
+                 {UINT64_MAX - PAGE + 1, PAGE, 0},
+                 {0, UINT64_MAX, 0}};
+    struct guest_memory *mem = *state;
+    uint8_t *bytes = guest_memory_at(mem, 0, 4 * MIB);
+
+    for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        uint64_t zeros = 0;
+
+        memset(bytes, 0xee, 4 * MIB);
+        assert_int_equal(guest_memory_give_back(mem, cases[i].from, cases[i].len), cases[i].given);
+        for (uint64_t at = 0; at < 4 * MIB; at++)
+            zeros += bytes[at] == 0;
+        assert_int_equal(zeros, cases[i].given);
+    }
+}
+
+static void reserved_large_pages_are_kept(void **state)
+{
+    struct guest_memory *mem = *state;
+
+    mem->host_page_size = 2 * MIB; /* as if they were */
+    assert_int_equal(guest_memory_write(mem, 0, "x", 1), 0);
+    assert_int_equal(guest_memory_give_back(mem, 0, 4 * MIB), 0);
+    assert_int_equal(*(char *)guest_memory_at(mem, 0, 1), 'x');
+}
+
+static int map_letters(struct guest_memory *mem, unsigned region)
+{
+    uint64_t size = mem->regions[region].size;
+    int fd = memfd_create("file", MFD_CLOEXEC);
+    struct error err;
+
+    assert_int_equal(ftruncate(fd, (off_t)size), 0);
+    for (uint64_t at = 0; at < size; at += PAGE)
+        assert_int_equal(pwrite(fd, "f", 1, (off_t)at), 1);
+    assert_int_equal(guest_memory_map_file(mem, region, fd, 0, &err), 0);
+    return fd;
+}
+
+/* With what the file has, an older guest's secrets would be there where it expects zeros. */
+static void pages_of_a_mapped_file_that_are_given_back_are_zero_and_told(void **state)
+{
+    struct guest_memory *mem = *state;
+    uint64_t bitmap[16] = {0}, expected[16] = {0};
+    int fd = map_letters(mem, 1);
+    uint8_t *bytes = guest_memory_at(mem, 4 * GIB, 4 * MIB);
+    struct error err;
+
+    bytes[10 * PAGE] = 'x'; /* copies, and pages never looked at */
+    bytes[11 * PAGE] = 'x';
+    assert_int_equal(guest_memory_give_back(mem, 4 * GIB + 11 * PAGE, 20 * PAGE), 20 * PAGE);
+    assert_int_equal(guest_memory_give_back(mem, 4 * GIB + 25 * PAGE, 20 * PAGE), 20 * PAGE);
+    for (uint64_t page = 0; page < 1024; page++)
+        assert_int_equal(bytes[page * PAGE], page == 10 ? 'x' : page > 10 && page < 45 ? 0 : 'f');
+    assert_true(guest_memory_test_dirty(mem, 4 * GIB + 30 * PAGE, false));
+    for (uint64_t page = 10; page < 45; page++)
+        expected[page / 64] |= UINT64_C(1) << page % 64;
+    assert_int_equal(guest_memory_find_copies(mem, 1, false, bitmap, &err), 0);
+    assert_memory_equal(bitmap, expected, sizeof(expected));
+
+    memset(bytes + 11 * PAGE, 'y', 34 * PAGE); /* back in use, and given up once more */
+    assert_int_equal(guest_memory_give_back(mem, 4 * GIB + 11 * PAGE, 34 * PAGE), 34 * PAGE);
+    assert_int_equal(resident_pages(mem, 4 * GIB + 11 * PAGE, 34 * PAGE), 0);
+    assert_int_equal(bytes[11 * PAGE], 0);
+    close(fd);
+}
+
+static unsigned mappings(void)
+{
+    FILE *file = fopen("/proc/self/maps", "re");
+    unsigned lines = 0;
+
+    assert_non_null(file);
+    for (int c; (c = fgetc(file)) != EOF;)
+        lines += c == '\n';
+    fclose(file);
+    return lines;
+}
+
+/* A process has some 65000, and without one left nothing of it works. */
+static void a_guest_cannot_use_up_the_mappings_of_its_process(void **state)
+{
+    struct memory_layout l = {
+        .size = 256 * MIB, .hole_start = 256 * MIB, .hole_end = 4 * GIB, .pages = 0};
+    unsigned before, kept = 0, given = 0;
+    struct guest_memory *mem;
+    struct error err;
+
+    (void)state;
+    assert_int_equal(guest_memory_create(&l, &mem, &err), 0);
+    int fd = map_letters(mem, 0);
+    before = mappings();
+    for (unsigned pass = 0; pass < 2; pass++)
+        for (uint64_t page = pass; page < 65536; page += 2) {
+            char *at = guest_memory_at(mem, page * PAGE, 1);
+
+            if (guest_memory_give_back(mem, page * PAGE, PAGE)) {
+                assert_int_equal(*at, 0);
+                *at = 'x'; /* so that neighbours have reason to stay apart */
+                given++;
+            } else {
+                assert_int_equal(*at, 'f');
+                kept++;
+            }
+        }
+    assert_true(given >= 8192);
+    assert_true(kept > 0);
+    assert_in_range(mappings(), before, before + 16384);
+    guest_memory_destroy(mem);
+    close(fd);
+}
+
+static void a_host_address_is_found_in_the_guest(void **state)
+{
+    struct guest_memory *mem = *state;
+    uint64_t gpa = 0;
+
+    assert_true(guest_memory_find(mem, guest_memory_at(mem, 5, 1), &gpa));
+    assert_int_equal(gpa, 5);
+    assert_true(guest_memory_find(mem, guest_memory_at(mem, 4 * GIB + 4 * MIB - 1, 1), &gpa));
+    assert_int_equal(gpa, 4 * GIB + 4 * MIB - 1);
+    assert_false(guest_memory_find(mem, &gpa, &gpa));
+}
+
 static void a_memfd_holds_all_of_ram_in_order(void **state)
 {
     struct guest_memory *mem = *state;
@@ -385,6 +552,25 @@ int main(void)
         {"zeroed_pages_of_a_file_in_place_of_transparent_pages_are_zero",
          zeroed_pages_of_a_mapped_file_are_zero_and_the_file_is_as_it_was, setup_transparent,
          teardown, NULL},
+        cmocka_unit_test_setup_teardown(
+            pages_that_the_guest_gives_up_cost_no_memory_and_are_zero_and_marked, setup, teardown),
+        {"pages_of_a_memfd_that_the_guest_gives_up_cost_no_memory_and_are_zero_and_marked",
+         pages_that_the_guest_gives_up_cost_no_memory_and_are_zero_and_marked, setup_memfd,
+         teardown, NULL},
+        {"transparent_pages_that_the_guest_gives_up_cost_no_memory_and_are_zero_and_marked",
+         pages_that_the_guest_gives_up_cost_no_memory_and_are_zero_and_marked, setup_transparent,
+         teardown, NULL},
+        cmocka_unit_test_setup_teardown(only_whole_pages_inside_ram_are_given_back, setup,
+                                        teardown),
+        {"only_whole_pages_of_a_memfd_are_given_back", only_whole_pages_inside_ram_are_given_back,
+         setup_memfd, teardown, NULL},
+        cmocka_unit_test_setup_teardown(reserved_large_pages_are_kept, setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            pages_of_a_mapped_file_that_are_given_back_are_zero_and_told, setup, teardown),
+        {"pages_of_a_file_in_place_of_a_memfd_that_are_given_back_are_zero_and_told",
+         pages_of_a_mapped_file_that_are_given_back_are_zero_and_told, setup_memfd, teardown, NULL},
+        cmocka_unit_test(a_guest_cannot_use_up_the_mappings_of_its_process),
+        cmocka_unit_test_setup_teardown(a_host_address_is_found_in_the_guest, setup, teardown),
         cmocka_unit_test_setup_teardown(a_memfd_holds_all_of_ram_in_order, setup_memfd, teardown),
         cmocka_unit_test(a_memfd_is_closed_with_the_memory),
         cmocka_unit_test(a_size_that_is_no_number_of_pages_is_refused),

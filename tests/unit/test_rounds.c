@@ -11,6 +11,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -88,6 +90,7 @@ static int tick(void *opaque, struct error *err)
 }
 
 static const struct rounds_sink sink = {.put = put, .tick = tick};
+static const struct rounds_sink zero_sink = {.put = put, .tick = tick, .starts_zero = true};
 
 static int setup(void **state)
 {
@@ -157,6 +160,58 @@ static void the_first_round_copies_every_page_once(void **state)
     assert_int_equal(bench.round.owed, 0);
     assert_int_equal(bench.ticks, LOW_PAGES / ROUNDS_CHUNK_PAGES + 2);
     assert_false(bench.machine.cleared_late);
+}
+
+/* Three pages of a word, one more beyond it, and one that was given back again. */
+static void touch_some_of(enum memory_backing backing, bool from_file)
+{
+    static const uint64_t touched[] = {0, 5, 63, 70, 511, 512, 4095};
+    struct memory_layout layout = {.size = LOW_PAGES * GUEST_PAGE_SIZE,
+                                   .hole_start = LOW_PAGES * GUEST_PAGE_SIZE,
+                                   .hole_end = UINT64_C(4) << 30,
+                                   .backing = backing};
+    struct error err;
+
+    guest_memory_destroy(bench.machine.memory);
+    assert_int_equal(guest_memory_create(&layout, &bench.machine.memory, &err), 0);
+    struct guest_memory *mem = bench.machine.memory;
+    int fd = memfd_create("file", MFD_CLOEXEC);
+
+    assert_int_equal(ftruncate(fd, LOW_PAGES * GUEST_PAGE_SIZE), 0);
+    if (from_file)
+        assert_int_equal(guest_memory_map_file(mem, 0, fd, 0, &err), 0);
+    close(fd);
+    for (size_t i = 0; i < sizeof(touched) / sizeof(touched[0]); i++)
+        assert_int_equal(guest_memory_write(mem, touched[i] * GUEST_PAGE_SIZE, "x", 1), 0);
+    assert_int_equal(guest_memory_give_back(mem, 63 * GUEST_PAGE_SIZE, GUEST_PAGE_SIZE),
+                     GUEST_PAGE_SIZE);
+    assert_int_equal(rounds_create(&bench.machine, &zero_sink, NULL, 1, &bench.rounds, &err), 0);
+    rounds_owe_all(bench.rounds);
+    copy();
+    for (uint64_t page = 0, i = 0; page < LOW_PAGES; page++) {
+        bool is_touched = page == touched[i];
+
+        i += is_touched;
+        assert_int_equal(bench.puts[0][page], from_file || (is_touched && page != 63));
+    }
+}
+
+static void what_was_never_touched_or_given_back_is_not_put_where_all_starts_zero(void **state)
+{
+    (void)state;
+    touch_some_of(MEMORY_ANONYMOUS, false);
+}
+
+static void likewise_of_a_memfd(void **state)
+{
+    (void)state;
+    touch_some_of(MEMORY_MEMFD, false);
+}
+
+static void but_all_of_what_is_mapped_from_a_file_is_put(void **state)
+{
+    (void)state;
+    touch_some_of(MEMORY_MEMFD, true);
 }
 
 static void several_workers_share_it_and_each_chunk_is_always_the_same_ones(void **state)
@@ -338,6 +393,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(the_first_round_copies_every_page_once),
+        TEST(what_was_never_touched_or_given_back_is_not_put_where_all_starts_zero),
+        TEST(likewise_of_a_memfd),
+        TEST(but_all_of_what_is_mapped_from_a_file_is_put),
         TEST(several_workers_share_it_and_each_chunk_is_always_the_same_ones),
         TEST(what_was_written_is_owed_and_copied_next),
         TEST(a_page_that_is_written_every_time_waits_for_the_stop),
