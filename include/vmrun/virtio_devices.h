@@ -159,6 +159,32 @@ struct virtio_vsock_stats {
 void virtio_vsock_stats(const struct device *dev, struct virtio_vsock_stats *ret_stats);
 
 /*
+ * virtio-balloon, "Traditional Memory Balloon Device". What the guest gives up, by the balloon or
+ * by reporting what it has free, goes back to the host as far as guest_memory_give_back() can.
+ */
+int virtio_balloon_create(struct platform *platform, struct device *host, struct loop *loop,
+                          bool deflate_on_oom, struct device **ret_dev, struct error *err);
+/*
+ * The guest is to give up that many bytes (rounded down to 4 KiB), all in all; it does so when and
+ * as far as it likes. It stays so over resets. Takes the lock.
+ */
+void virtio_balloon_set_target(struct device *dev, uint64_t bytes);
+
+/* What a guest says of its memory: VIRTIO_BALLOON_S_*, which are as many. */
+#define VIRTIO_BALLOON_STATS 10
+struct virtio_balloon_stats {
+    uint64_t target_bytes, actual_bytes; /* as it is; actual: what the guest says */
+    uint64_t inflated_bytes, reported_bytes, returned_bytes; /* in all; returned: to the host */
+    bool asked;                           /* the guest was asked, and has not answered yet */
+    bool answered;                        /* it did at least once: */
+    uint64_t age_ns;                      /* since then */
+    uint32_t known;                       /* bit n: of guest[n] */
+    uint64_t guest[VIRTIO_BALLOON_STATS]; /* bytes, or numbers of times */
+};
+/* Asks the guest as well, once a second at most, for who reads this again. Takes the lock. */
+void virtio_balloon_stats(struct device *dev, struct virtio_balloon_stats *ret_stats);
+
+/*
  * virtio-console, "Console Device": hvc0 on a console of its own. One port. Nothing that the guest
  * prints is lost while the console is slow.
  */
