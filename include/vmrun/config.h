@@ -105,6 +105,10 @@ struct vm_config {
     uint64_t net_count;
     bool rng;
     struct {
+        bool wanted; /* there is one only where it is asked for */
+        bool deflate_on_oom;
+    } balloon;
+    struct {
         uint64_t cid; /* 3 to 4294967294; 0: CONFIG_VSOCK_CID */
         char *socket; /* NULL: there is no vsock */
     } vsock;
@@ -152,9 +156,10 @@ int config_load_text(struct vm_config *config, const char *where, const char *te
  * a flag or --set does; text is parsed by the type in the table, paths are
  * relative to the working folder. The path of an array ("disks") adds an item to
  * it, as in "root.img,readonly,serial=S"; "disks[0].path" sets one of it. That of an object
- * ("vsock") sets some of its keys, as in "cid=3,socket=S". `where` is all that is put before
- * errors, so it names the flag ("--memory"), or with --set also the path ("--set memory"). Leaves
- * config as it was on failure. Errors: -EINVAL, -ENOMEM.
+ * ("vsock") sets some of its keys, as in "cid=3,socket=S". An object that is there only when asked
+ * for ("balloon") is true or false, and true when one of its keys is set. `where` is all that is
+ * put before errors, so it names the flag ("--memory"), or with --set also the path ("--set
+ * memory"). Leaves config as it was on failure. Errors: -EINVAL, -ENOMEM.
  */
 int config_set(struct vm_config *config, const char *where, const char *path, const char *text,
                struct error *err);

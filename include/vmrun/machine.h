@@ -121,11 +121,11 @@ int machine_set_link(struct machine *machine, const char *id, bool up, struct er
 /*
  * Change a machine while it is there: each pair's key is a path as in its configuration, the value
  * a text as a flag has it. All of them are set, or none (unless the kernel fails to):
- *   "disks[0].iops" and the like   what a disk or a network card may do in a second
- *   "limits.cpu", "limits.memory"  what the process may have of the host
- * Errors: -EINVAL, no such key or a wrong value, with what would be right; -ENODEV, it has no such
- * device; -EBUSY, it has ended, stands still to be saved or moved, or nobody can tell where it
- * runs; what the cgroup's file says.
+ *   "balloon"                      how many bytes the guest is to give up: less than it has, in 4
+ * KiB "disks[0].iops" and the like   what a disk or a network card may do in a second "limits.cpu",
+ * "limits.memory"  what the process may have of the host Errors: -EINVAL, no such key or a wrong
+ * value, with what would be right; -ENODEV, it has no such device; -EBUSY, it has ended, stands
+ * still to be saved or moved, or nobody can tell where it runs; what the cgroup's file says.
  */
 struct machine_pair {
     const char *key, *value;

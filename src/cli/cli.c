@@ -38,6 +38,7 @@ static const struct cli_option run_options[] = {
     {"--pages", "normal|transparent|huge", "the host's pages under the guest's RAM",
      "memory_options.pages"},
     {"--unpack", "auto|always|guest", "who unpacks a compressed kernel", "boot.unpack"},
+    {"--balloon", NULL, "a balloon: the guest gives memory back", "balloon"},
     {"--limit-cpu", "PERCENT", "of the host's CPUs, by a cgroup: 150% is one and a half",
      "limits.cpu"},
     {"--limit-memory", "SIZE", "of the host's memory, guest RAM and all, by a cgroup",
@@ -170,10 +171,11 @@ const struct cli_verb cli_verbs[] = {
     {"reset", "NAME", "press its reset button", NULL, NULL, 1, 1, NULL, CLI_MACHINES, cli_reset},
     {"refresh", "NAME", "tell the guest of disk images that have grown", NULL, NULL, 1, 1, NULL,
      CLI_MACHINES, cli_refresh},
-    {"set", "NAME KEY=VALUE...", "change it while it runs: disks[0].iops=500, limits.cpu=150%",
-     "disks[N].iops, bandwidth, nets[N].rx_bandwidth, tx_bandwidth and the like, limits.cpu,\n"
-     "limits.memory: as in the configuration; 0: no limit. Several are all set, or none of\n"
-     "them.",
+    {"set", "NAME KEY=VALUE...", "change it while it runs: balloon=256M, disks[0].iops=500",
+     "balloon=SIZE: how much memory the guest is to give up (not what it is to keep); 0: none.\n"
+     "It does so as far as it can. disks[N].iops, bandwidth, nets[N].rx_bandwidth, tx_bandwidth\n"
+     "and the like, limits.cpu, limits.memory: as in the configuration; 0: no limit. Several are\n"
+     "all set, or none of them.",
      NULL, 2, CLI_SET_MAX + 1, NULL, CLI_MACHINES, cli_set},
     {"stop", "NAME", "press its power button, and wait until it is gone",
      "The guest shuts down by itself. Ctrl-C ends the waiting, not the machine.", stop_options, 1,

@@ -287,6 +287,26 @@ static int watch(struct control_client *client, bool json, struct error *err)
     return r < 0 ? CLI_FAILED : CLI_OK;
 }
 
+/*
+ * A guest is asked what it says of its memory by whoever reads its counters, and answers a moment
+ * later: who reads them once waits for that, for a little while.
+ */
+static int call_stats(struct control_client *client, json_t **ret_stats, struct error *err)
+{
+    const struct timespec moment = {.tv_nsec = 20000000};
+    int r = control_client_call(client, "vm.stats", NULL, CLI_CALL_TIMEOUT_MS, ret_stats, err);
+
+    for (unsigned i = 0; r == 0 && i < 25 && total(*ret_stats, "balloon.guest.asked"); i++) {
+        json_t *later = NULL;
+
+        nanosleep(&moment, NULL);
+        r = control_client_call(client, "vm.stats", NULL, CLI_CALL_TIMEOUT_MS, &later, err);
+        json_decref(*ret_stats);
+        *ret_stats = later;
+    }
+    return r;
+}
+
 int cli_stats(const struct cli_args *args, struct error *err)
 {
     struct control_client *client;
@@ -300,7 +320,7 @@ int cli_stats(const struct cli_args *args, struct error *err)
         control_client_close(client);
         return status;
     }
-    int r = control_client_call(client, "vm.stats", NULL, CLI_CALL_TIMEOUT_MS, &stats, err);
+    int r = call_stats(client, &stats, err);
     control_client_close(client);
     if (r < 0)
         return CLI_FAILED;

@@ -112,6 +112,27 @@ static void settle_items(struct vm_config *config)
             key->items.settle(config_array_item(key, config, i));
 }
 
+/* An object that is there only when asked for: as a whole, or by one of its keys. */
+static int set_optional(const struct config_key *key, struct vm_config *config, const char *text,
+                        struct error *err)
+{
+    const struct config_key whether = {.type = CONFIG_TYPE_BOOL, .offset = key->offset};
+
+    return config_value_parse(&whether, config, NULL, text, err);
+}
+
+static void ask_for_owner(const char *path, struct vm_config *config)
+{
+    char owner[PATH_SIZE];
+    void *base = config;
+    struct error ignored;
+
+    snprintf(owner, sizeof(owner), "%.*s", (int)strcspn(path, "."), path);
+    const struct config_key *key = config_key_find(owner, config, &base);
+    if (key && key->optional)
+        (void)set_optional(key, config, "true", &ignored);
+}
+
 int config_set(struct vm_config *config, const char *where, const char *path, const char *text,
                struct error *err)
 {
@@ -124,6 +145,8 @@ int config_set(struct vm_config *config, const char *where, const char *path, co
         r = refuse_path(path, err);
     } else if (key->type == CONFIG_TYPE_ARRAY) {
         r = config_array_parse(key, config, text, err);
+    } else if (key->optional) {
+        r = set_optional(key, config, text, err);
     } else if (key->type == CONFIG_TYPE_OBJECT && strchr(text, '=')) {
         r = config_object_parse(key, config, text, err);
     } else if (key->type == CONFIG_TYPE_OBJECT) {
@@ -131,6 +154,8 @@ int config_set(struct vm_config *config, const char *where, const char *path, co
         r = error_set(err, EINVAL, "\"%s\" is an object; set one of its keys: %s", path, list);
     } else {
         r = config_value_parse(key, base, NULL, text, err);
+        if (r == 0)
+            ask_for_owner(path, config);
         settle_items(config);
     }
     return r < 0 ? error_prefix(err, "%s", where) : 0;
@@ -307,6 +332,10 @@ int config_validate(const struct vm_config *config, struct error *err)
                          "memory: \"%s\" is not a multiple of 2M, as memory_options.pages \"huge\" "
                          "asks",
                          text_format_size(config->memory, size, sizeof(size)));
+    if (config->memory_options.pages == CONFIG_PAGES_HUGE && config->balloon.wanted)
+        return error_set(err, EINVAL,
+                         "balloon: reserved large pages are never given back; set "
+                         "memory_options.pages to \"transparent\", or do without");
     if (output && strcmp(output, config->boot.kernel) == 0)
         return error_set(err, EINVAL, "console.serial: %s is the kernel; name another file",
                          config_quote(output, quoted));

@@ -232,6 +232,8 @@ static int load_object(const struct load *load, const struct config_object *obje
             r = load_object(load, key->object, base, path, value, err);
             if (r < 0)
                 return r;
+            if (key->optional)
+                *(bool *)((char *)base + key->offset) = true;
             continue;
         }
         if (key && key->type == CONFIG_TYPE_ARRAY && json_is_array(value)) {

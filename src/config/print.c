@@ -74,6 +74,8 @@ static int save_object(const struct save *save, const struct config_object *obje
         char path[120];
 
         snprintf(path, sizeof(path), "%s%s%s", prefix, key->name, nested ? "." : "");
+        if (key->optional && !*(const bool *)((const char *)base + key->offset))
+            continue;
         if (nested) {
             r = save_object(save, key->object, base, path, &value, err);
             if (r == 0 && json_object_size(value) == 0) {

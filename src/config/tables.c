@@ -360,6 +360,22 @@ static const struct config_object net = {
     .keys = net_keys,
 };
 
+static const struct config_key balloon_keys[] = {
+    {
+        .name = "deflate_on_oom",
+        .type = CONFIG_TYPE_BOOL,
+        OFFSET(bool, balloon.deflate_on_oom),
+        .start = "true",
+        .description = "Whether a guest that runs out of memory may take back what it gave up.",
+    },
+    {0},
+};
+
+static const struct config_object balloon = {
+    .title = "Balloon",
+    .keys = balloon_keys,
+};
+
 static const struct config_key vsock_keys[] = {
     {
         .name = "cid",
@@ -484,6 +500,15 @@ static const struct config_key root_keys[] = {
         OFFSET(bool, rng),
         .start = "true",
         .description = "Whether the guest has a source of entropy.",
+    },
+    {
+        .name = "balloon",
+        .type = CONFIG_TYPE_OBJECT,
+        .object = &balloon,
+        .optional = true,
+        OFFSET(bool, balloon.wanted),
+        .description = "A memory balloon, by which the guest gives up memory that it is asked for, "
+                       "and what it has free; without this object there is none.",
     },
     {
         .name = "vsock",

@@ -55,9 +55,10 @@ struct config_key {
     const char *const *choices;         /* NULL-ended, in the order of the enum */
     const char *start;                  /* the default, as a flag would give it; NULL: none */
     const struct config_object *object; /* CONFIG_TYPE_OBJECT, CONFIG_TYPE_ARRAY */
-    struct config_items items;          /* CONFIG_TYPE_ARRAY */
-    bool required;                      /* in an item: there is no machine without it */
-    const char *description;            /* for the schema: a sentence or two */
+    bool optional; /* CONFIG_TYPE_OBJECT: offset is of a bool, whether it is there; else false */
+    struct config_items items; /* CONFIG_TYPE_ARRAY */
+    bool required;             /* in an item: there is no machine without it */
+    const char *description;   /* for the schema: a sentence or two */
 };
 
 struct config_object {

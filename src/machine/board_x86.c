@@ -128,7 +128,7 @@ static int create_vmgenid(struct machine *m, struct error *err)
     return 0;
 }
 
-/* Entropy and hvc0, served by the machine's own thread. */
+/* Entropy, hvc0 and the balloon, served by the machine's own thread. */
 static int create_small_virtio(struct machine *m, struct error *err)
 {
     struct platform *p = &m->platform;
@@ -138,12 +138,18 @@ static int create_small_virtio(struct machine *m, struct error *err)
             return -err->code;
         m->rng = m->devices[m->device_count - 1];
     }
-    if (!m->virtio_console)
+    if (m->virtio_console) {
+        if (added(m, virtio_console_create(p, m->pci_host, m->loop, m->virtio_console, next(m),
+                                           err)) < 0)
+            return -err->code;
+        m->hvc0 = m->devices[m->device_count - 1];
+    }
+    if (!m->config->balloon.wanted)
         return 0;
-    if (added(m, virtio_console_create(p, m->pci_host, m->loop, m->virtio_console, next(m), err)) <
-        0)
+    if (added(m, virtio_balloon_create(p, m->pci_host, m->loop, m->config->balloon.deflate_on_oom,
+                                       next(m), err)) < 0)
         return -err->code;
-    m->hvc0 = m->devices[m->device_count - 1];
+    m->balloon = m->devices[m->device_count - 1];
     return 0;
 }
 

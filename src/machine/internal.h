@@ -57,12 +57,12 @@ struct machine {
     struct machine_net {
         struct netdev *netdev;
         struct iothread *thread;
-        struct device *dev;         /* of the devices */
-    } nets[CONFIG_MAX_NETS];        /* as in the configuration */
-    struct loop_timer *rarp_timer;  /* or NULL: there are no network cards */
-    unsigned rarp_left;             /* how often the host still says where the guest is */
-    struct console *virtio_console; /* the client's side of hvc0, or NULL: there is none */
-    struct device *hvc0, *rng;      /* of the devices, or NULL */
+        struct device *dev;              /* of the devices */
+    } nets[CONFIG_MAX_NETS];             /* as in the configuration */
+    struct loop_timer *rarp_timer;       /* or NULL: there are no network cards */
+    unsigned rarp_left;                  /* how often the host still says where the guest is */
+    struct console *virtio_console;      /* the client's side of hvc0, or NULL: there is none */
+    struct device *hvc0, *rng, *balloon; /* of the devices, or NULL */
     struct {
         struct vsock_host *host;
         struct iothread *thread;

@@ -108,12 +108,46 @@ static int set_limits(struct machine *m, const struct machine_pair *pair, struct
     return r;
 }
 
+static int check_balloon(const struct machine *m, const struct machine_pair *pair,
+                         struct error *err)
+{
+    char memory[24];
+    uint64_t bytes;
+
+    if (!m->balloon)
+        return error_set(
+            err, ENODEV,
+            "balloon: the machine has none; start it with --balloon or \"balloon\": {}");
+    if (text_parse_size(pair->value, &bytes) < 0)
+        return error_set(err, EINVAL, "balloon: \"%.40s\" is not a size; write 256M, or 0",
+                         pair->value);
+    if (bytes >= m->config->memory)
+        return error_set(err, EINVAL,
+                         "balloon: \"%.40s\" is not less than the guest's memory, %s; the guest "
+                         "gives up that much, and keeps the rest",
+                         pair->value, text_format_size(m->config->memory, memory, sizeof(memory)));
+    if (bytes % GUEST_PAGE_SIZE)
+        return error_set(err, EINVAL, "balloon: \"%.40s\" is not a multiple of 4K", pair->value);
+    return 0;
+}
+
+static int set_balloon(struct machine *m, const struct machine_pair *pair, struct error *err)
+{
+    uint64_t bytes = 0;
+
+    (void)err;
+    (void)text_parse_size(pair->value, &bytes); /* it was checked */
+    virtio_balloon_set_target(m->balloon, bytes);
+    return 0;
+}
+
 /* "[]" stands for any item of an array. */
 static const struct setting {
     const char *key;
     int (*check)(const struct machine *m, const struct machine_pair *pair, struct error *err);
     int (*set)(struct machine *m, const struct machine_pair *pair, struct error *err);
 } settings[] = {
+    {"balloon", check_balloon, set_balloon},
     {"disks[].iops", check_config, set_disk},
     {"disks[].iops_burst", check_config, set_disk},
     {"disks[].bandwidth", check_config, set_disk},

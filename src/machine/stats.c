@@ -105,6 +105,34 @@ static void add_vsock(struct sink *sink, const struct device *dev)
     virtio_stats(dev, add_queue, sink);
 }
 
+/* What a guest says of its memory, by VIRTIO_BALLOON_S_*; each is as it is now, but for counts. */
+static const char *const guest_stats[VIRTIO_BALLOON_STATS] = {
+    "swap_in_bytes", "swap_out_bytes",  "major_faults", "minor_faults",        "free_bytes",
+    "total_bytes",   "available_bytes", "caches_bytes", "hugetlb_allocations", "hugetlb_failures",
+};
+
+static void add_balloon(struct sink *sink, struct device *dev)
+{
+    struct virtio_balloon_stats s;
+
+    virtio_balloon_stats(dev, &s);
+    const struct row rows[] = {
+        {"target_bytes", s.target_bytes},     {"actual_bytes", s.actual_bytes},
+        {"inflated_bytes", s.inflated_bytes}, {"reported_bytes", s.reported_bytes},
+        {"returned_bytes", s.returned_bytes}, {"guest.asked", s.asked},
+    };
+
+    snprintf(sink->device, sizeof(sink->device), "balloon");
+    add_rows(sink, rows, COUNT_OF(rows));
+    virtio_stats(dev, add_queue, sink);
+    if (s.answered)
+        add(sink, "guest.age_ms", s.age_ns / 1000000u);
+    snprintf(sink->device, sizeof(sink->device), "balloon.guest");
+    for (unsigned i = 0; i < COUNT_OF(guest_stats); i++)
+        if (s.answered && s.known >> i & 1)
+            add(sink, guest_stats[i], s.guest[i]);
+}
+
 static void add_virtio(const struct machine *m, struct sink *sink)
 {
     for (unsigned i = 0; i < m->config->disk_count; i++)
@@ -119,6 +147,8 @@ static void add_virtio(const struct machine *m, struct sink *sink)
         snprintf(sink->device, sizeof(sink->device), "%s", dev->id);
         virtio_stats(dev, add_queue, sink);
     }
+    if (m->balloon)
+        add_balloon(sink, m->balloon);
     if (m->vsock.dev)
         add_vsock(sink, m->vsock.dev);
 }

@@ -96,6 +96,8 @@ static void every_key_arrives(void **state)
     assert_int_equal(config.nets[0].queues, 2);
     assert_int_equal(config.nets[0].mtu, 9000);
     assert_false(config.rng);
+    assert_true(config.balloon.wanted);
+    assert_false(config.balloon.deflate_on_oom);
     assert_int_equal(config.vsock.cid, 77);
     assert_string_equal(config.vsock.socket, "s/v.sock");
     config_fini(&config);
@@ -138,6 +140,53 @@ static void a_vsock_without_a_socket_is_refused(void **state)
     assert_int_equal(config_validate(&config, &err), -EINVAL);
     assert_string_equal(err.msg,
                         "vsock.socket: the vsock has no socket on the host; name its path");
+    config_fini(&config);
+}
+
+static void a_balloon_is_there_only_when_it_is_asked_for(void **state)
+{
+    struct vm_config config;
+    struct error err = {.msg = ""};
+
+    (void)state;
+    config_text_load(&config, "web1.json", "{\"balloon\": {}}");
+    assert_true(config.balloon.wanted);
+    assert_true(config.balloon.deflate_on_oom);
+    config_set(&config, "--balloon", "balloon", "false", &err);
+    assert_false(config.balloon.wanted);
+    config_fini(&config);
+
+    config_init(&config);
+    assert_false(config.balloon.wanted);
+    char *text = config_text_print(&config);
+    assert_null(strstr(text, "balloon"));
+    free(text);
+    config_set(&config, "--set", "rng", "true", &err);
+    assert_false(config.balloon.wanted);
+    config_set(&config, "--set", "balloon.deflate_on_oom", "false", &err);
+    assert_true(config.balloon.wanted);
+    assert_false(config.balloon.deflate_on_oom);
+    assert_string_equal(err.msg, "");
+    assert_int_equal(config_set(&config, "--balloon", "balloon", "256M", &err), -EINVAL);
+    assert_string_equal(err.msg, "--balloon: \"256M\" is not true or false");
+    assert_true(config.balloon.wanted);
+    config_fini(&config);
+}
+
+static void a_balloon_and_reserved_pages_contradict(void **state)
+{
+    struct vm_config config;
+    struct error err = {.msg = ""};
+
+    (void)state;
+    config_init(&config);
+    config_set(&config, "--kernel", "boot.kernel", "k", &err);
+    config_set(&config, "--balloon", "balloon", "true", &err);
+    assert_int_equal(config_validate(&config, &err), 0);
+    config_set(&config, "--pages", "memory_options.pages", "huge", &err);
+    assert_int_equal(config_validate(&config, &err), -EINVAL);
+    assert_string_equal(err.msg, "balloon: reserved large pages are never given back; set "
+                                 "memory_options.pages to \"transparent\", or do without");
     config_fini(&config);
 }
 
@@ -609,6 +658,8 @@ int main(void)
         cmocka_unit_test(the_defaults_are_those_of_the_header),
         cmocka_unit_test(an_empty_object_is_the_defaults),
         cmocka_unit_test(every_key_arrives),
+        cmocka_unit_test(a_balloon_is_there_only_when_it_is_asked_for),
+        cmocka_unit_test(a_balloon_and_reserved_pages_contradict),
         cmocka_unit_test(a_disk_that_says_nothing_but_its_path_has_the_defaults),
         cmocka_unit_test(an_array_in_a_file_takes_the_place_of_the_one_before),
         cmocka_unit_test(a_flag_adds_a_disk),

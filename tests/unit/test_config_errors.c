@@ -22,7 +22,8 @@
 #define NAME_RULE " is not a name: 1 to 64 of A-Z a-z 0-9 . _ - that do not start with . or -"
 #define SIZE_RULE " is not a size: a whole number and K, M, G or T, such as \"256M\""
 #define ROOT_KEYS \
-    "name, cpus, memory, memory_options, boot, cpu, console, disks, nets, rng, vsock, limits, " \
+    "name, cpus, memory, memory_options, boot, cpu, console, disks, nets, rng, balloon, vsock, " \
+    "limits, " \
     "on_reboot, debug_exit"
 
 #define FORWARD_RULE \
@@ -251,6 +252,11 @@ static const struct wrong_file wrong_values[] = {
     {FILE_OF("{\"vsock\": {\"cid\": 2}}"),
      "web1.json: vsock.cid: 2 is out of range: 3 to 4294967294"},
     {FILE_OF("{\"rng\": 1}"), "web1.json: rng: 1 is a number, not true or false"},
+    {FILE_OF("{\"balloon\": true}"), "web1.json: balloon: true is a boolean, not an object"},
+    {FILE_OF("{\"balloon\": {\"deflate_on_oom\": \"no\"}}"),
+     "web1.json: balloon.deflate_on_oom: \"no\" is a string, not true or false"},
+    {FILE_OF("{\"balloon\": {\"size\": \"1G\"}}"),
+     "web1.json: balloon.size: unknown key; known here: deflate_on_oom"},
     {FILE_OF("{\"console\": {\"virtio\": \"tty\"}}"),
      "web1.json: console.virtio: \"tty\" is not one of stdio, pty, none, file:PATH"},
     {FILE_OF("{\"path\": \"a\"}"), "web1.json: path: unknown key; it belongs in \"disks\""},

@@ -131,7 +131,9 @@ static void compare_defaults(const json_t *schema, const json_t *value)
 
     json_object_foreach(json_object_get(schema, "properties"), name, property)
     {
-        if (json_object_get(property, "properties"))
+        if (json_object_get(property, "properties") && !json_object_get(value, name))
+            assert_true(config_object_find(&config_root, name)->optional);
+        else if (json_object_get(property, "properties"))
             compare_defaults(property, json_object_get(value, name));
         else
             assert_true(

@@ -22,6 +22,7 @@
     "\"br7\",\n" \
     "              \"mac\": \"52:54:00:aB:cd:0f\", \"queues\": 2, \"mtu\": 9000 },\n" \
     "            { \"ifname\": \"tap8\" } ], \"rng\": false,\n" \
+    "  \"balloon\": { \"deflate_on_oom\": false },\n" \
     "  \"vsock\": { \"cid\": 77, \"socket\": \"s/v.sock\" },\n" \
     "  \"on_reboot\": \"exit\", \"debug_exit\": true }\n"
 
