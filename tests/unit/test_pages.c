@@ -167,6 +167,19 @@ static void zeros_clear_what_was_filled(void **state)
     assert_int_equal(memory->regions[0].host[101 * GUEST_PAGE_SIZE - 1], 9);
 }
 
+/* As those that the guest gave up after they were sent. */
+static void zeros_cost_no_memory_where_something_was_filled(void **state)
+{
+    uint8_t resident;
+
+    (void)state;
+    receive_page(100, 7);
+    receive_page(100, 0);
+    assert_int_equal(
+        mincore(memory->regions[0].host + 100 * GUEST_PAGE_SIZE, GUEST_PAGE_SIZE, &resident), 0);
+    assert_int_equal(resident & 1, 0);
+}
+
 static void zeros_touch_nothing_that_was_never_filled(void **state)
 {
     uint8_t resident;
@@ -350,6 +363,7 @@ int main(void)
         TEST(a_chunk_that_is_cut_off_by_the_regions_end_arrives),
         TEST(compressed_it_arrives_too),
         TEST(zeros_clear_what_was_filled),
+        TEST(zeros_cost_no_memory_where_something_was_filled),
         TEST(zeros_touch_nothing_that_was_never_filled),
         TEST(every_field_of_the_head_is_checked),
         TEST(pages_behind_the_last_one_are_refused),

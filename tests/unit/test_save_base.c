@@ -431,6 +431,26 @@ static void linux_says_what_changed_of_ram_that_is_mapped(void **state)
     snapfile_close(file);
 }
 
+/* They are not there, so Linux does not call them copies; and the file has something else. */
+static void pages_that_were_given_back_are_zero_on_a_base_that_ram_is_mapped_from(void **state)
+{
+    struct guest_memory *mem = bench.machine.guest.memory;
+    struct snapfile *file;
+
+    (void)state;
+    for (uint64_t page = 0; page < 30; page++)
+        fake_guest_write(&bench.machine.guest, page);
+    save_on("base", NULL, false, MIGRATION_ALL);
+    map_from("base", &file);
+    fake_guest_write(&bench.machine.guest, 10);
+    assert_int_equal(
+        guest_memory_give_back(mem, fake_guest_gpa(&bench.machine.guest, 10), 5 * PAGE), 5 * PAGE);
+    save_on("one", "base", false, MIGRATION_BY_MAPPINGS);
+    assert_int_equal(bench.report.held_bytes, 5 * PAGE);
+    assert_int_equal(*fake_guest_page(&bench.machine.guest, 12), 0);
+    snapfile_close(file);
+}
+
 static void a_base_with_other_memory_is_refused(void **state)
 {
     const struct snapfile_region regions[] = {{0, LOW}};
@@ -508,6 +528,7 @@ int main(void)
         TEST(a_save_that_fails_ends_the_tracking_and_costs_no_page),
         TEST(one_that_cannot_begin_does_not),
         TEST(linux_says_what_changed_of_ram_that_is_mapped),
+        TEST(pages_that_were_given_back_are_zero_on_a_base_that_ram_is_mapped_from),
         TEST(a_base_with_other_memory_is_refused),
         TEST(a_damaged_base_is_not_compared_with),
         TEST(what_gets_the_name_may_be_an_archive),
