@@ -15,20 +15,13 @@
 #include "vmrun/forward.h"
 #include "vmrun/text.h"
 
-#define FILE_PREFIX "file:"
-
 /* A size that is right, for who gave one that is not. */
 static const char *size_example(const struct config_key *key)
 {
     return key->start ? key->start : "100M";
 }
 
-static void *member(const struct config_key *key, const void *base)
-{
-    return (char *)base + key->offset;
-}
-
-static char *join(const char *folder, const char *path)
+char *config_value_join(const char *folder, const char *path)
 {
     char *joined;
 
@@ -184,7 +177,7 @@ static int parse_forwards(const struct config_key *key, char **at, const char *t
 
 int config_value_add(const struct config_key *key, void *base, const char *text, struct error *err)
 {
-    char **at = member(key, base), *both = NULL;
+    char **at = config_value_at(key, base), *both = NULL;
     int r;
 
     if (asprintf(&both, "%s %s", *at ? *at : "", text) < 0)
@@ -200,7 +193,7 @@ static int load_forwards(const struct config_key *key, void *base, const json_t 
 {
     struct config_net scratch = {0};
     struct config_key there = *key;
-    char **at = member(key, base);
+    char **at = config_value_at(key, base);
     size_t index;
     json_t *item;
     int r = 0;
@@ -229,7 +222,7 @@ static int parse_path(const struct config_key *key, char **at, const char *folde
 {
     if (!text[0])
         return error_set(err, EINVAL, "\"\" names no file; name one, or leave it out");
-    return set_string(key, at, join(folder, text), err);
+    return set_string(key, at, config_value_join(folder, text), err);
 }
 
 static int parse_console(const struct config_key *key, struct config_serial *serial,
@@ -237,12 +230,12 @@ static int parse_console(const struct config_key *key, struct config_serial *ser
 {
     uint64_t kind;
 
-    if (strncmp(text, FILE_PREFIX, strlen(FILE_PREFIX)) == 0) {
-        const char *path = text + strlen(FILE_PREFIX);
+    if (strncmp(text, CONFIG_FILE_PREFIX, strlen(CONFIG_FILE_PREFIX)) == 0) {
+        const char *path = text + strlen(CONFIG_FILE_PREFIX);
 
         if (!path[0])
             return error_set(err, EINVAL, "\"%s\" names no file; write \"%sPATH\"", text, text);
-        int r = set_string(key, &serial->path, join(folder, path), err);
+        int r = set_string(key, &serial->path, config_value_join(folder, path), err);
 
         if (r < 0)
             return r;
@@ -351,7 +344,7 @@ static int parse_bool(bool *at, const char *text, struct error *err)
 int config_value_parse(const struct config_key *key, void *base, const char *folder,
                        const char *text, struct error *err)
 {
-    void *at = member(key, base);
+    void *at = config_value_at(key, base);
     int r;
 
     switch (key->type) {
@@ -489,7 +482,7 @@ int config_value_load(const struct config_key *key, void *base, const char *fold
     if (key->type == CONFIG_TYPE_FORWARDS && json_is_array(json))
         return load_forwards(key, base, json, err);
     if (key->type == CONFIG_TYPE_BOOL && json_is_boolean(json)) {
-        *(bool *)member(key, base) = json_is_true(json);
+        *(bool *)config_value_at(key, base) = json_is_true(json);
         return 0;
     }
     if (json_is_integer(json) && key->type == CONFIG_TYPE_SIZE)
@@ -501,105 +494,10 @@ int config_value_load(const struct config_key *key, void *base, const char *fold
         snprintf(text, sizeof(text), "%lld", (long long)value);
         if (value < 0 || (uint64_t)value < key->min || (uint64_t)value > key->max)
             return refuse_range(key, text, err);
-        *(uint64_t *)member(key, base) = (uint64_t)value;
+        *(uint64_t *)config_value_at(key, base) = (uint64_t)value;
         return 0;
     }
     return refuse_type(key, json, err);
-}
-
-static int save_forwards(const char *text, json_t **ret_json, struct error *err)
-{
-    json_t *list = text ? json_array() : NULL;
-    size_t len;
-
-    if (text && !list)
-        return error_set(err, ENOMEM, "out of memory");
-    for (; text && (len = forward_next(&text)) > 0; text += len) {
-        if (json_array_append_new(list, json_stringn(text, len)) < 0) {
-            json_decref(list);
-            return error_set(err, ENOMEM, "out of memory");
-        }
-    }
-    *ret_json = list;
-    return 0;
-}
-
-static int keep(json_t *json, json_t **ret_json, struct error *err)
-{
-    if (!json)
-        return error_set(err, ENOMEM, "out of memory");
-    *ret_json = json;
-    return 0;
-}
-
-static int save_text(const char *prefix, const char *folder, const char *text, json_t **ret_json,
-                     struct error *err)
-{
-    char quoted[QUOTE_SIZE];
-    char *joined;
-    int r;
-
-    if (!text) {
-        *ret_json = NULL;
-        return 0;
-    }
-    joined = join(folder, text);
-    if (!joined)
-        return error_set(err, ENOMEM, "out of memory");
-    if (config_text_check(joined) == CONFIG_TEXT_NOT_UTF8)
-        r = error_set(err, EINVAL, "%s is not UTF-8 text and cannot stand in JSON",
-                      config_quote(joined, quoted));
-    else
-        r = keep(json_sprintf("%s%s", prefix, joined), ret_json, err);
-    free(joined);
-    return r;
-}
-
-/* A number without a default, where 0 stands for none. */
-static bool is_not_given(const struct config_key *key, const uint64_t *number)
-{
-    bool is_number = key->type == CONFIG_TYPE_UINT || key->type == CONFIG_TYPE_SIZE ||
-                     key->type == CONFIG_TYPE_PERCENT;
-
-    return is_number && !key->start && *number == 0;
-}
-
-int config_value_save(const struct config_key *key, const void *base, const char *folder,
-                      json_t **ret_json, struct error *err)
-{
-    const void *at = member(key, base);
-    const struct config_serial *serial = at;
-    const uint64_t *number = at;
-    char size[24];
-
-    if (is_not_given(key, at)) {
-        *ret_json = NULL;
-        return 0;
-    }
-    switch (key->type) {
-    case CONFIG_TYPE_NAME:
-    case CONFIG_TYPE_ID:
-    case CONFIG_TYPE_MAC:
-    case CONFIG_TYPE_TEXT: return save_text("", NULL, *(char *const *)at, ret_json, err);
-    case CONFIG_TYPE_FORWARDS: return save_forwards(*(char *const *)at, ret_json, err);
-    case CONFIG_TYPE_PATH: return save_text("", folder, *(char *const *)at, ret_json, err);
-    case CONFIG_TYPE_UINT: return keep(json_integer((json_int_t)*number), ret_json, err);
-    case CONFIG_TYPE_PERCENT:
-        return keep(json_sprintf("%llu%%", (unsigned long long)*number), ret_json, err);
-    case CONFIG_TYPE_BOOL: return keep(json_boolean(*(const bool *)at), ret_json, err);
-    case CONFIG_TYPE_SIZE:
-        text_format_size(*number, size, sizeof(size));
-        return save_text("", NULL, size, ret_json, err);
-    case CONFIG_TYPE_CHOICE: return save_text("", NULL, key->choices[*number], ret_json, err);
-    case CONFIG_TYPE_CONSOLE:
-        if (serial->kind == CONFIG_CONSOLE_FILE)
-            return save_text(FILE_PREFIX, folder, serial->path, ret_json, err);
-        return save_text("", NULL, key->choices[serial->kind], ret_json, err);
-    case CONFIG_TYPE_OBJECT:
-    case CONFIG_TYPE_ARRAY: break;
-    }
-    assert(!"an object is saved by its keys");
-    return -EINVAL;
 }
 
 void config_value_clear(const struct config_key *key, void *base)
@@ -609,9 +507,9 @@ void config_value_clear(const struct config_key *key, void *base)
     if (key->type == CONFIG_TYPE_NAME || key->type == CONFIG_TYPE_ID ||
         key->type == CONFIG_TYPE_MAC || key->type == CONFIG_TYPE_TEXT ||
         key->type == CONFIG_TYPE_PATH || key->type == CONFIG_TYPE_FORWARDS)
-        owned = member(key, base);
+        owned = config_value_at(key, base);
     else if (key->type == CONFIG_TYPE_CONSOLE)
-        owned = &((struct config_serial *)member(key, base))->path;
+        owned = &((struct config_serial *)config_value_at(key, base))->path;
     if (owned) {
         free(*owned);
         *owned = NULL;

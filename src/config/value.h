@@ -40,4 +40,13 @@ int config_value_save(const struct config_key *key, const void *base, const char
 /* Free what the value owns. */
 void config_value_clear(const struct config_key *key, void *base);
 
+/* Where it is. */
+static inline void *config_value_at(const struct config_key *key, const void *base)
+{
+    return (char *)base + key->offset;
+}
+/* A path as it is from here: malloc()ed, or NULL. folder: NULL, or it ends with a slash. */
+char *config_value_join(const char *folder, const char *path);
+#define CONFIG_FILE_PREFIX "file:" /* of a console's path */
+
 #endif

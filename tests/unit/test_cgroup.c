@@ -30,7 +30,7 @@ static const char *readonly; /* a folder that may not be changed, or NULL */
 
 static void put(const char *folder, const char *file, const char *text)
 {
-    char path[300];
+    char path[400];
 
     snprintf(path, sizeof(path), "%s/%s", folder, file);
     folder_write(path, text, strlen(text));
@@ -39,7 +39,7 @@ static void put(const char *folder, const char *file, const char *text)
 static const char *get(const char *folder, const char *file)
 {
     static char text[300];
-    char path[300];
+    char path[400];
     int fd;
 
     snprintf(path, sizeof(path), "%s/%s", folder, file);
