@@ -54,6 +54,13 @@ static void print_forward(const struct forward *f, char buf[ARGUMENT])
              f->guest_port);
 }
 
+/* An argument, into room for one; returns where it is. */
+static char *put_word(char *at, const char *word)
+{
+    snprintf(at, ARGUMENT, "%s", word);
+    return at;
+}
+
 int passt_arguments(const char *forwards, unsigned mtu, char ***ret_argv, struct error *err)
 {
     static const char *const fixed[] = {PROGRAM, "--foreground", "--quiet",     "--fd",
@@ -72,7 +79,7 @@ int passt_arguments(const char *forwards, unsigned mtu, char ***ret_argv, struct
     char *text = (char *)(argv + FIXED + 2 * words);
 
     for (; count < room; count++, text += ARGUMENT)
-        argv[count] = memcpy(text, fixed[count], strlen(fixed[count]));
+        argv[count] = put_word(text, fixed[count]);
     snprintf(text, ARGUMENT, "%u", mtu);
     argv[count++] = text;
     for (; (at = forward_next(&next)) > 0; next += at) {
@@ -82,14 +89,17 @@ int passt_arguments(const char *forwards, unsigned mtu, char ***ret_argv, struct
             free(argv);
             return r;
         }
-        argv[count++] = memcpy(text += ARGUMENT, f.udp ? "-u" : "-t", 2);
-        print_forward(&f, text += ARGUMENT);
+        text += ARGUMENT;
+        argv[count++] = put_word(text, f.udp ? "-u" : "-t");
+        text += ARGUMENT;
+        print_forward(&f, text);
         argv[count++] = text;
         *(f.udp ? &udp : &tcp) = true;
     }
     if (tcp && !udp) { /* else it would forward these ports of UDP as well */
-        argv[count++] = memcpy(text += ARGUMENT, "-u", 2);
-        argv[count++] = memcpy(text += ARGUMENT, "none", 4);
+        text += ARGUMENT;
+        argv[count++] = put_word(text, "-u");
+        argv[count++] = put_word(text + ARGUMENT, "none");
     }
     *ret_argv = argv;
     return 0;

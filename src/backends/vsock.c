@@ -143,7 +143,7 @@ static int bind_path(struct vsock_host *host, struct error *err)
 
 static int claim(struct vsock_host *host, struct error *err)
 {
-    int lock, r = lock_folder(host->path, &lock, err);
+    int lock = -1, r = lock_folder(host->path, &lock, err);
 
     if (r < 0)
         return r;

@@ -57,7 +57,7 @@ static int check_backends(const struct vm_config *config, const uint64_t *before
 int incoming_configure(struct run *run, const struct cli_args *args, const char *where,
                        const struct incoming *in, struct error *err)
 {
-    uint64_t backends[CONFIG_MAX_NETS];
+    uint64_t backends[CONFIG_MAX_NETS] = {0};
     int status = CLI_OK;
 
     if (machine_read_description(where, in->description, in->description_len, &run->config, err) <

@@ -24,13 +24,13 @@
 /* A limit and its burst, of an item: so many a second, as a number or as a size. */
 #define RATE_KEY(item, ctype, member, text) \
     { \
-        .name = item, .type = CONFIG_TYPE_UINT, .offset = OFFSET_OF(ctype, uint64_t, member), \
-        .max = 1000000000, .description = text \
+        .name = (item), .type = CONFIG_TYPE_UINT, .offset = OFFSET_OF(ctype, uint64_t, member), \
+        .max = 1000000000, .description = (text) \
     }
 #define BANDWIDTH_KEY(item, ctype, member, text) \
     { \
-        .name = item, .type = CONFIG_TYPE_SIZE, .offset = OFFSET_OF(ctype, uint64_t, member), \
-        .max = BANDWIDTH_MAX, .step = 1, .description = text \
+        .name = (item), .type = CONFIG_TYPE_SIZE, .offset = OFFSET_OF(ctype, uint64_t, member), \
+        .max = BANDWIDTH_MAX, .step = 1, .description = (text) \
     }
 
 static const char *const unpack_choices[] = {

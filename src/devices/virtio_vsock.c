@@ -396,12 +396,11 @@ static int virtio_vsock_pre_save(void *obj, struct error *err)
     uint32_t known = vsock_known(v);
 
     (void)err;
-    if (!v->vdev.started)
-        v->lost = 0; /* there is no driver, or it has to begin anew */
+    /* Without a driver, or when it has to begin anew, and when it was told of the last ones. */
+    if (!v->vdev.started || (!known && !v->reset_pending))
+        v->lost = 0;
     else if (known)
         v->lost = known;
-    else if (!v->reset_pending)
-        v->lost = 0;
     return 0;
 }
 
