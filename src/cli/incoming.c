@@ -36,15 +36,17 @@ static int set_key(struct run *run, const struct cli_args *args, const char *tex
     return cli_wrong(args, err, "%s", words);
 }
 
-/* What the guest's driver has settled with its card stays so, and the backends differ in it. */
-static int check_backends(const struct vm_config *config, const uint64_t *before, struct error *err)
+/* What the guest's driver has settled with its card stays so, and the backends differ in it.
+ * before: those of the cards that it had; another one more is refused elsewhere. */
+static int check_backends(const struct vm_config *config, const uint64_t *before, uint64_t count,
+                          struct error *err)
 {
     static const char *const names[] = {
         [CONFIG_NET_TAP] = "tap",
         [CONFIG_NET_USER] = "user",
     };
 
-    for (unsigned i = 0; i < config->net_count; i++)
+    for (unsigned i = 0; i < count && i < config->net_count; i++)
         if (config->nets[i].backend != before[i])
             return error_set(
                 err, EINVAL,
@@ -57,13 +59,14 @@ static int check_backends(const struct vm_config *config, const uint64_t *before
 int incoming_configure(struct run *run, const struct cli_args *args, const char *where,
                        const struct incoming *in, struct error *err)
 {
-    uint64_t backends[CONFIG_MAX_NETS] = {0};
+    uint64_t backends[CONFIG_MAX_NETS] = {0}, count;
     int status = CLI_OK;
 
     if (machine_read_description(where, in->description, in->description_len, &run->config, err) <
         0)
         return CLI_FAILED;
-    for (unsigned i = 0; i < run->config.net_count; i++)
+    count = run->config.net_count;
+    for (unsigned i = 0; i < count; i++)
         backends[i] = run->config.nets[i].backend;
     /* It may have run detached; in the foreground a terminal is its console, as of any other. */
     if (!cli_has(args, "--detach") && run->config.serial.kind == CONFIG_CONSOLE_NONE &&
@@ -72,7 +75,7 @@ int incoming_configure(struct run *run, const struct cli_args *args, const char 
     for (size_t i = 0; status == CLI_OK && i < args->value_count; i++)
         if (strcmp(args->values[i].option->name, "--set") == 0)
             status = set_key(run, args, args->values[i].text, err);
-    if (status == CLI_OK && check_backends(&run->config, backends, err) < 0)
+    if (status == CLI_OK && check_backends(&run->config, backends, count, err) < 0)
         status = CLI_FAILED;
     if (status == CLI_OK)
         status = run_set_options(run, args, err);
