@@ -384,6 +384,9 @@ void passt_end(struct passt *p)
     (void)kill(p->pid, SIGKILL);
     /* One that we may not kill ends as its socket is closed, or is left to itself. */
     (void)poll(&end, 1, END_MS);
-    if (!passt_has_ended(p))
+    /* While another process traces it, the kernel tells that one of its end first, and then us. */
+    for (unsigned ms = 0; ms < END_MS && !passt_has_ended(p); ms++)
+        (void)poll(NULL, 0, 1);
+    if (p->pid)
         settle(p, &unknown);
 }

@@ -15,7 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -64,6 +66,38 @@ static int send_and_wait(const void *bytes, size_t len)
     return 0;
 }
 
+/* Trace a process as a debugger does, and be slow to take note of its end. */
+static void trace(pid_t traced, int report)
+{
+    struct pollfd end = {.fd = (int)syscall(SYS_pidfd_open, traced, 0), .events = POLLIN};
+
+    close(WIRE);
+    if (ptrace(PTRACE_SEIZE, traced, 0, 0) < 0 || write(report, "", 1) != 1)
+        _exit(1);
+    (void)poll(&end, 1, 10000);
+    usleep(100000);
+    _exit(0);
+}
+
+static int be_traced(void)
+{
+    int report[2];
+    char byte;
+
+    (void)prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY); /* unknown where nothing forbids it */
+    if (pipe(report) < 0)
+        return 1;
+    pid_t traced = getpid(), tracer = fork();
+    if (tracer == 0)
+        trace(traced, report[1]);
+    close(report[1]);
+    if (tracer < 0 || read(report[0], &byte, 1) != 1) {
+        dprintf(STDERR_FILENO, "nobody may trace it here\n");
+        return 1;
+    }
+    return send_and_wait("", 0);
+}
+
 static int be_passt(const char *what)
 {
     uint8_t half[1004] = {0, 0, 8, 0};
@@ -76,6 +110,8 @@ static int be_passt(const char *what)
         return send_and_wait("\xff\xff\xff\xff\xff\xff\xff\xff", 8);
     if (strcmp(what, "half") == 0)
         return send_and_wait(half, sizeof(half));
+    if (strcmp(what, "traced") == 0)
+        return be_traced();
     if (strcmp(what, "words") == 0) {
         dprintf(STDERR_FILENO, "Failed to send 9 bytes to syslog\nno good\n\nand\tno way");
         return 1;
@@ -220,16 +256,27 @@ static void frames_go_to_passt_and_come_from_it(void **state)
     netdev_close(netdev);
 }
 
-static void passt_is_gone_when_the_netdev_is_closed(void **state)
+static void assert_gone_when_closed(const char *what)
 {
-    struct netdev *netdev = must_open("half");
+    struct netdev *netdev = must_open(what);
     pid_t passt = passt_of();
 
-    (void)state;
     assert_true(passt > 0);
     netdev_close(netdev);
     assert_int_equal(kill(passt, 0), -1);
     assert_int_equal(errno, ESRCH);
+}
+
+static void passt_is_gone_when_the_netdev_is_closed(void **state)
+{
+    (void)state;
+    assert_gone_when_closed("half");
+}
+
+static void one_that_another_process_traces_is_gone_as_well(void **state)
+{
+    (void)state;
+    assert_gone_when_closed("traced");
 }
 
 static void a_passt_that_dies_is_started_again_and_the_link_is_down_meanwhile(void **state)
@@ -480,6 +527,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(frames_go_to_passt_and_come_from_it),
         cmocka_unit_test(passt_is_gone_when_the_netdev_is_closed),
+        cmocka_unit_test(one_that_another_process_traces_is_gone_as_well),
         cmocka_unit_test(a_passt_that_dies_is_started_again_and_the_link_is_down_meanwhile),
         cmocka_unit_test(what_was_under_way_when_it_died_is_not_taken_for_something_else),
         cmocka_unit_test(one_that_sends_what_is_no_frame_is_ended_and_another_started),
