@@ -331,7 +331,8 @@ static int open_wire(struct user_net *u, struct error *err)
 {
     int bytes = SOCKET_BYTES, ends[2];
 
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0)
+    /* passt waits for the rest of a frame in its calls; we say with each that we do not. */
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
         return error_errno(err, errno, "socket");
     u->ours = ends[0];
     u->theirs = ends[1];

@@ -32,6 +32,8 @@
 
 #define HEADER NETDEV_HEADER_BYTES
 #define WIRE 3 /* as vmrun gives it to passt */
+#define FLOOD 4000
+#define FLOOD_BYTES 9000
 
 /* passt */
 
@@ -46,14 +48,26 @@ static int echo(void)
     ssize_t n;
 
     say_ready();
-    while ((n = recv(WIRE, bytes, sizeof(bytes), 0)) != 0) {
-        struct pollfd wire = {.fd = WIRE, .events = POLLIN};
+    while ((n = recv(WIRE, bytes, sizeof(bytes), 0)) > 0)
+        (void)send(WIRE, bytes, (size_t)n, 0);
+    return n < 0;
+}
 
-        if (n > 0)
-            (void)send(WIRE, bytes, (size_t)n, 0);
-        else
-            (void)poll(&wire, 1, -1);
+/* A frame comes and many numbered ones go, as if the wire took and gave whatever it is asked. */
+static int be_trusting(void)
+{
+    uint8_t frame[4 + FLOOD_BYTES] = {0, 0, FLOOD_BYTES >> 8, FLOOD_BYTES & 0xff};
+
+    say_ready();
+    if (recv(WIRE, frame + 4, 4 + 60, MSG_WAITALL) != 4 + 60)
+        return 1;
+    for (uint32_t i = 0; i < FLOOD; i++) {
+        memcpy(frame + 4, &i, sizeof(i));
+        if (send(WIRE, frame, sizeof(frame), MSG_NOSIGNAL) != sizeof(frame))
+            return 1;
     }
+    for (;;)
+        pause();
     return 0;
 }
 
@@ -110,6 +124,8 @@ static int be_passt(const char *what)
         return send_and_wait("\xff\xff\xff\xff\xff\xff\xff\xff", 8);
     if (strcmp(what, "half") == 0)
         return send_and_wait(half, sizeof(half));
+    if (strcmp(what, "trusting") == 0)
+        return be_trusting();
     if (strcmp(what, "traced") == 0)
         return be_traced();
     if (strcmp(what, "words") == 0) {
@@ -228,7 +244,8 @@ static int64_t receive(struct netdev *netdev, void *packet, size_t len, int time
     struct pollfd ready = {.fd = netdev_fd(netdev, 0), .events = POLLIN};
     const struct iovec iov = {packet, len};
 
-    (void)poll(&ready, 1, timeout_ms);
+    if (!netdev_more(netdev, 0))
+        (void)poll(&ready, 1, timeout_ms);
     return netdev_receive(netdev, 0, &iov, 1);
 }
 
@@ -253,6 +270,31 @@ static void frames_go_to_passt_and_come_from_it(void **state)
     assert_false(netdev_offloads(netdev));
     assert_int_equal(netdev_mtu(netdev), 1500);
     assert_echoes(netdev);
+    netdev_close(netdev);
+}
+
+/* Both ends of a wire may share whether they wait, and passt takes it that its own does. */
+static void passt_may_wait_for_the_wire_and_nothing_is_lost(void **state)
+{
+    struct netdev *netdev = must_open("trusting");
+    uint8_t packet[HEADER + 60] = {0}, got[HEADER + FLOOD_BYTES];
+    uint32_t number = 0;
+
+    (void)state;
+    usleep(50000); /* it finds the wire empty */
+    assert_int_equal(send_frame(netdev, packet, sizeof(packet)), sizeof(packet));
+    usleep(50000); /* and then full */
+    for (uint32_t i = 0; i < FLOOD; i++) {
+        int64_t n = -EAGAIN;
+
+        while (n == -EAGAIN && netdev_link_up(netdev)) {
+            n = receive(netdev, got, sizeof(got), 1000);
+            netdev_link_drain(netdev);
+        }
+        assert_int_equal(n, sizeof(got));
+        memcpy(&number, got + HEADER, sizeof(number));
+        assert_int_equal(number, i);
+    }
     netdev_close(netdev);
 }
 
@@ -526,6 +568,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(frames_go_to_passt_and_come_from_it),
+        cmocka_unit_test(passt_may_wait_for_the_wire_and_nothing_is_lost),
         cmocka_unit_test(passt_is_gone_when_the_netdev_is_closed),
         cmocka_unit_test(one_that_another_process_traces_is_gone_as_well),
         cmocka_unit_test(a_passt_that_dies_is_started_again_and_the_link_is_down_meanwhile),
