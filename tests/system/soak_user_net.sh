@@ -179,7 +179,6 @@ alone() {
 expect "a host without any interface: said in a line" alone
 expect "no passt is left" wait_for 5 no_passt
 rm -rf /tmp/user-run/vmrun
-grep -q ^nobody: /etc/passwd || echo nobody:x:65534:65534::/:/bin/false >>/etc/passwd
 PATH=/job:$PATH vmrun run --kernel "$KERNEL" --initrd "$INITRD" --cmdline "$(script_line 'ls /sys/class/net')" --net user </dev/null >"$OUT" 2>"$ERR"
 expect "root may have it as well, where passt becomes nobody" printed eth0
 finish
