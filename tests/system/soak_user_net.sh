@@ -52,7 +52,7 @@ begins="echo '#!/bin/sh' >/dhcp; echo '$(echo "$lease" | base64 -w 0)' | base64 
 mkdir /www; echo guest >/www/file; httpd -p 80 -h /www
 $agent"
 attach() {
-    pty=$(as_user vmrun status net --json | sed -n 's/.*"virtio_console": *"pty \([^"]*\)".*/\1/p')
+    pty=$(as_user vmrun status ${1:-net} --json | sed -n 's/.*"virtio_console": *"pty \([^"]*\)".*/\1/p')
     stty -F "$pty" raw -echo
     exec 3<>"$pty"
 }
@@ -146,6 +146,30 @@ expect "a new lease as well" gets_lease
 expect "its port too" is_reached
 before="0 0 "
 expect "its link is up" carrier_changed
+
+# It moves; both are on this host, so that a port is another's there
+moves() { # FROM TO PORT
+    as_user "vmrun receive tcp://127.0.0.1:4711 --name $2 --detach --set nets[0].hostfwd=tcp:127.0.0.1:$3:80" >/tmp/receive.out 2>&1 &
+    receiver=$!
+    if wait_for 10 grep -q waiting /tmp/receive.out && as_user vmrun migrate $1 tcp://127.0.0.1:4711; then
+        wait $receiver && return
+    fi
+    cat /tmp/receive.out
+    return 1
+}
+stays() { ! moves net there 8080 >/tmp/stays 2>&1 && cat /tmp/stays && grep -q 'port 8080 of the host is taken already' /tmp/stays; }
+expect "it stays where a port is taken on the other side, in words" stays
+expect "it moves" moves net there 8083
+exec 3>&-
+expect "its line is there as well" attach there
+expect "its network works there" reaches_far
+expect "its port, too" [ "$(fetch TCP:127.0.0.1:8083)" = guest ]
+expect "it moves back" moves there net 8080
+exec 3>&-
+expect "its line is back" attach
+expect "its network works" reaches_far
+expect "its port, too" is_reached
+expect "one passt is left" [ "$(passts | wc -w)" = 1 ]
 
 # Its end, in each way
 expect "the machine is killed" as_user vmrun kill net
