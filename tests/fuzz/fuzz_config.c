@@ -10,15 +10,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "program.h"
 #include "vmrun/config.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void require(bool holds)
-{
-    if (!holds)
-        abort();
-}
 
 /* Loads a file of these bytes over the defaults; as config_load() otherwise. */
 static int load(const void *data, size_t size, struct vm_config *config, struct error *err)

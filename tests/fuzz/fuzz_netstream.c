@@ -6,23 +6,17 @@
  * An input is a byte for the size of the pieces, one for that of the buffers, and then the stream.
  */
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "backends/netstream.h"
+#include "program.h"
 #include "vmrun/netdev.h"
 
 #define HEADER NETDEV_HEADER_BYTES
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void require(bool promise)
-{
-    if (!promise)
-        abort();
-}
 
 /* The frame at *stream, which is moved behind it, has been taken into got. */
 static void compare(const uint8_t **stream, const uint8_t *end, const uint8_t *got, size_t n,

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "program.h"
 #include "vmrun/state.h"
 
 struct thing {
@@ -18,12 +19,6 @@ static const struct state_field fields[] = {STATE(struct thing, small, .max = 5)
                                             STATE_ARRAY(struct thing, words),
                                             STATE(struct thing, wide), STATE_END};
 static const struct state_desc desc = {.name = "thing", .version = 1, .fields = fields};
-
-static void require(bool promise)
-{
-    if (!promise)
-        abort();
-}
 
 struct telling {
     const uint8_t *data;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "program.h"
 #include "vmrun/state.h"
 
 struct thing {
@@ -28,12 +29,6 @@ static const struct state_field fields[] = {
 };
 
 static const struct state_desc desc = {.name = "thing", .version = 2, .fields = fields};
-
-static void require(bool promise)
-{
-    if (!promise)
-        abort();
-}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "program.h"
 #include "virtio_driver.h"
 #include "vmrun/log.h"
 #include "vmrun/virtio_devices.h"
@@ -27,35 +28,6 @@ static struct {
     uint64_t area;
     uint16_t next_desc[QUEUES], avail_idx[QUEUES];
 } guest;
-
-static struct {
-    const uint8_t *data;
-    size_t left;
-} input;
-
-static void require(bool holds)
-{
-    if (!holds)
-        abort();
-}
-
-static void next(void *to, size_t want)
-{
-    size_t len = want < input.left ? want : input.left;
-
-    memset(to, 0, want);
-    memcpy(to, input.data, len);
-    input.data += len;
-    input.left -= len;
-}
-
-static unsigned next_number(unsigned bytes)
-{
-    unsigned value = 0;
-
-    next(&value, bytes);
-    return value;
-}
 
 static void build(void)
 {
@@ -82,19 +54,19 @@ static void add_chain(unsigned queue)
     const struct virtio_driver_queue *q = &guest.d.queues[queue];
     struct vring_desc *table = virtio_machine_at(&guest.m, q->desc, q->size * sizeof(*table));
     uint16_t *avail = virtio_machine_at(&guest.m, q->avail, 4 + q->size * 2u);
-    unsigned shape = next_number(1), count = shape % 8 + 1;
+    unsigned shape = program_number(1), count = shape % 8 + 1;
     uint16_t head = guest.next_desc[queue];
 
     for (unsigned i = 0; i < count; i++) {
         struct vring_desc *desc = &table[guest.next_desc[queue]];
-        unsigned at = next_number(2), len = next_number(2);
+        unsigned at = program_number(2), len = program_number(2);
 
         *desc = (struct vring_desc){.addr = guest.area + at, .len = len};
         if (shape & 0x80) /* a report */
             *desc = (struct vring_desc){
                 .addr = HIGH + at * 16u, .len = len * 16u % 0x100000, .flags = VRING_DESC_F_WRITE};
         if (shape & 0x40)
-            desc->flags ^= (uint16_t)next_number(1) & 7;
+            desc->flags ^= (uint16_t)program_number(1) & 7;
         guest.next_desc[queue] = (uint16_t)((guest.next_desc[queue] + 1) % q->size);
         desc->next = guest.next_desc[queue];
         if (i + 1 < count)
@@ -107,10 +79,10 @@ static void add_chain(unsigned queue)
 /* Page numbers, most of them of pages that are there, or statistics. */
 static void fill_area(void)
 {
-    uint16_t at = (uint16_t)next_number(2);
+    uint16_t at = (uint16_t)program_number(2);
     uint32_t *words = virtio_machine_at(&guest.m, guest.area + at / 4 * 4, 64);
 
-    next(words, 64);
+    program_next(words, 64);
     for (unsigned i = 0; i < 16; i++)
         if (words[i] & 1)
             words[i] = (uint32_t)(HIGH >> 12) + words[i] % 512;
@@ -134,7 +106,7 @@ static void move(void)
 static void step(void)
 {
     struct virtio_balloon_stats stats;
-    unsigned op = next_number(1), queue = op / 16 % QUEUES;
+    unsigned op = program_number(1), queue = op / 16 % QUEUES;
 
     switch (op % 16) {
     case 0:
@@ -147,8 +119,10 @@ static void step(void)
     case 7:
     case 8:
     case 9: fill_area(); return;
-    case 10: virtio_driver_config_write(&guest.d, next_number(1) % 13, 4, next_number(4)); break;
-    case 11: virtio_balloon_set_target(guest.dev, (uint64_t)next_number(3) << 12); break;
+    case 10:
+        virtio_driver_config_write(&guest.d, program_number(1) % 13, 4, program_number(4));
+        break;
+    case 11: virtio_balloon_set_target(guest.dev, (uint64_t)program_number(3) << 12); break;
     case 12: virtio_balloon_stats(guest.dev, &stats); break;
     case 13: device_pause(guest.dev); break;
     case 14: device_resume(guest.dev); break;
@@ -179,10 +153,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (!guest.dev)
         build();
-    input.data = data;
-    input.left = size;
-    start(features[next_number(1) % 5]);
-    for (unsigned i = 0; i < STEPS && input.left; i++)
+    program_begin(data, size);
+    start(features[program_number(1) % 5]);
+    for (unsigned i = 0; i < STEPS && program_goes_on(); i++)
         step();
     virtio_machine_run(&guest.m);
     require_works();

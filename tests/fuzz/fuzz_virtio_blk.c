@@ -7,12 +7,12 @@
 #include <linux/virtio_blk.h>
 #include <linux/virtio_ring.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "program.h"
 #include "virtio_driver.h"
 #include "vmrun/log.h"
 #include "vmrun/virtio_devices.h"
@@ -32,12 +32,6 @@ static struct {
     struct virtio_driver d;
     int image;
 } disk;
-
-static void require(bool holds)
-{
-    if (!holds)
-        abort();
-}
 
 static void open_disk(void)
 {

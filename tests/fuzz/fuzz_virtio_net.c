@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "fake_netdev.h"
+#include "program.h"
 #include "virtio_driver.h"
 #include "vmrun/log.h"
 #include "vmrun/virtio_devices.h"
@@ -30,35 +31,6 @@ static struct {
     uint64_t area;
     uint16_t next_desc[CONTROL + 1], avail_idx[CONTROL + 1];
 } card;
-
-static struct {
-    const uint8_t *data;
-    size_t left;
-} input;
-
-static void require(bool holds)
-{
-    if (!holds)
-        abort();
-}
-
-static void next(void *to, size_t want)
-{
-    size_t len = want < input.left ? want : input.left;
-
-    memset(to, 0, want);
-    memcpy(to, input.data, len);
-    input.data += len;
-    input.left -= len;
-}
-
-static unsigned next_number(unsigned bytes)
-{
-    unsigned value = 0;
-
-    next(&value, bytes);
-    return value;
-}
 
 static void build(void)
 {
@@ -88,12 +60,12 @@ static void add_chain(unsigned queue)
     const struct virtio_driver_queue *q = &card.d.queues[queue];
     struct vring_desc *table = virtio_machine_at(&card.m, q->desc, q->size * sizeof(*table));
     uint16_t *avail = virtio_machine_at(&card.m, q->avail, 4 + q->size * 2u);
-    unsigned shape = next_number(1), count = shape % 8 + 1;
+    unsigned shape = program_number(1), count = shape % 8 + 1;
     uint16_t head = card.next_desc[queue];
 
     for (unsigned i = 0; i < count; i++) {
         struct vring_desc *desc = &table[card.next_desc[queue]];
-        unsigned at = next_number(2), len = next_number(2);
+        unsigned at = program_number(2), len = program_number(2);
 
         *desc = (struct vring_desc){.addr = card.area + at,
                                     .len = len,
@@ -102,9 +74,9 @@ static void add_chain(unsigned queue)
         if (queue == CONTROL && i + 1 == count)
             desc->flags = VRING_DESC_F_WRITE;
         if (shape & 0x80)
-            desc->flags ^= (uint16_t)next_number(1) & 7;
+            desc->flags ^= (uint16_t)program_number(1) & 7;
         if (shape & 0x40)
-            desc->addr = (uint64_t)next_number(4) << 12;
+            desc->addr = (uint64_t)program_number(4) << 12;
         card.next_desc[queue] = (uint16_t)((card.next_desc[queue] + 1) % q->size);
         desc->next = card.next_desc[queue];
         if (i + 1 < count)
@@ -116,19 +88,19 @@ static void add_chain(unsigned queue)
 
 static void fill_area(void)
 {
-    uint16_t at = (uint16_t)next_number(2);
+    uint16_t at = (uint16_t)program_number(2);
 
-    next(virtio_machine_at(&card.m, card.area + at, 64), 64);
+    program_next(virtio_machine_at(&card.m, card.area + at, 64), 64);
 }
 
 /* From the wire. What it does not take any more is lost. */
 static void give_frame(void)
 {
     static uint8_t packet[NETDEV_MAX_FRAME + 64];
-    size_t len = 1 + next_number(2) + (next_number(1) & 1 ? 100 : 0);
-    unsigned pair = next_number(1) % PAIRS;
+    size_t len = 1 + program_number(2) + (program_number(1) & 1 ? 100 : 0);
+    unsigned pair = program_number(1) % PAIRS;
 
-    next(packet, 32);
+    program_next(packet, 32);
     if (len > sizeof(packet))
         len = sizeof(packet);
     (void)!write(card.wire.wire[pair], packet, len);
@@ -151,7 +123,7 @@ static void move(void)
 
 static void step(void)
 {
-    unsigned op = next_number(1), queue = op / 16 % (CONTROL + 1);
+    unsigned op = program_number(1), queue = op / 16 % (CONTROL + 1);
 
     switch (op % 16) {
     case 0:
@@ -198,10 +170,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (!card.dev)
         build();
-    input.data = data;
-    input.left = size;
-    start(features[next_number(1) % 5]);
-    for (unsigned i = 0; i < STEPS && input.left; i++)
+    program_begin(data, size);
+    start(features[program_number(1) % 5]);
+    for (unsigned i = 0; i < STEPS && program_goes_on(); i++)
         step();
     virtio_machine_run(&card.m);
     require_works();

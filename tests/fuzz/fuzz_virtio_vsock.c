@@ -14,6 +14,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "program.h"
 #include "virtio_driver.h"
 #include "vmrun/log.h"
 #include "vmrun/virtio_devices.h"
@@ -39,35 +40,6 @@ static struct {
     char folder[32], path[48];
     int programs[PROGRAMS], listeners[PORTS], accepted;
 } world;
-
-static struct {
-    const uint8_t *data;
-    size_t left;
-} input;
-
-static void require(bool holds)
-{
-    if (!holds)
-        abort();
-}
-
-static void next(void *to, size_t want)
-{
-    size_t len = want < input.left ? want : input.left;
-
-    memset(to, 0, want);
-    memcpy(to, input.data, len);
-    input.data += len;
-    input.left -= len;
-}
-
-static unsigned next_number(unsigned bytes)
-{
-    unsigned value = 0;
-
-    next(&value, bytes);
-    return value;
-}
 
 static int unix_socket(const char *path, struct sockaddr_un *ret_addr)
 {
@@ -168,7 +140,7 @@ static uint16_t describe(unsigned queue, uint64_t gpa, uint32_t bytes, uint16_t 
 /* Buffers of any kind. */
 static void add_chain(unsigned queue)
 {
-    unsigned shape = next_number(1), count = shape % 4 + 1;
+    unsigned shape = program_number(1), count = shape % 4 + 1;
     uint16_t head = world.next_desc[queue];
 
     for (unsigned i = 0; i < count; i++) {
@@ -177,8 +149,8 @@ static void add_chain(unsigned queue)
         if (i + 1 < count)
             flags |= VRING_DESC_F_NEXT;
         if (shape & 0x80)
-            flags ^= (uint16_t)next_number(1) & 7;
-        (void)describe(queue, world.area + next_number(2), next_number(2), flags);
+            flags ^= (uint16_t)program_number(1) & 7;
+        (void)describe(queue, world.area + program_number(2), program_number(2), flags);
     }
     publish(queue, head);
 }
@@ -193,23 +165,24 @@ static void add_buffers(unsigned queue)
 /* A packet that is mostly right: ports that exist, or of who was asked last. */
 static void add_packet(void)
 {
-    unsigned kind = next_number(1), len = next_number(2) % 8192;
+    unsigned kind = program_number(1), len = program_number(2) % 8192;
     struct virtio_vsock_hdr last, hdr;
     uint8_t *at = virtio_machine_at(&world.m, world.area, AREA_BYTES);
 
     memcpy(&last, at + 65536 + kind / 32 * 4096u, sizeof(last));
-    hdr = (struct virtio_vsock_hdr){.src_cid = CID,
-                                    .dst_cid = 2,
-                                    .src_port = kind & 8 ? last.dst_port : next_number(1) % PORTS,
-                                    .dst_port = kind & 8 ? last.src_port : next_number(1) % PORTS,
-                                    .len = kind % 8 == VIRTIO_VSOCK_OP_RW ? len : 0,
-                                    .type = VIRTIO_VSOCK_TYPE_STREAM,
-                                    .op = kind % 8,
-                                    .flags = next_number(1),
-                                    .buf_alloc = next_number(3),
-                                    .fwd_cnt = next_number(2)};
+    hdr =
+        (struct virtio_vsock_hdr){.src_cid = CID,
+                                  .dst_cid = 2,
+                                  .src_port = kind & 8 ? last.dst_port : program_number(1) % PORTS,
+                                  .dst_port = kind & 8 ? last.src_port : program_number(1) % PORTS,
+                                  .len = kind % 8 == VIRTIO_VSOCK_OP_RW ? len : 0,
+                                  .type = VIRTIO_VSOCK_TYPE_STREAM,
+                                  .op = kind % 8,
+                                  .flags = program_number(1),
+                                  .buf_alloc = program_number(3),
+                                  .fwd_cnt = program_number(2)};
     if (kind & 16)
-        ((uint8_t *)&hdr)[next_number(1) % sizeof(hdr)] ^= (uint8_t)next_number(1);
+        ((uint8_t *)&hdr)[program_number(1) % sizeof(hdr)] ^= (uint8_t)program_number(1);
     memcpy(at, &hdr, sizeof(hdr));
     publish(TX, describe(TX, world.area, (uint32_t)sizeof(hdr) + len, 0));
 }
@@ -228,11 +201,11 @@ static void say(int program)
     char text[256];
     size_t len;
 
-    if (next_number(1) & 1) {
-        len = (size_t)snprintf(text, sizeof(text), "CONNECT %u\n", next_number(1) % PORTS);
+    if (program_number(1) & 1) {
+        len = (size_t)snprintf(text, sizeof(text), "CONNECT %u\n", program_number(1) % PORTS);
     } else {
-        len = next_number(1);
-        next(text, len);
+        len = program_number(1);
+        program_next(text, len);
     }
     (void)!send(program, text, len, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
@@ -261,7 +234,7 @@ static void move(void)
 
 static void step(void)
 {
-    unsigned op = next_number(1), of = op / 16;
+    unsigned op = program_number(1), of = op / 16;
     int *program = &world.programs[of % PROGRAMS];
 
     switch (op % 16) {
@@ -318,10 +291,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (!world.dev)
         build();
-    input.data = data;
-    input.left = size;
-    start(features[next_number(1) % 4]);
-    for (unsigned i = 0; i < STEPS && input.left; i++)
+    program_begin(data, size);
+    start(features[program_number(1) % 4]);
+    for (unsigned i = 0; i < STEPS && program_goes_on(); i++)
         step();
     virtio_machine_run(&world.m);
     require_works();

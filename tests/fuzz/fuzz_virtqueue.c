@@ -7,9 +7,9 @@
  * in RAM; what the device is told to write, it writes.
  */
 #include <linux/virtio_ring.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "program.h"
 #include "vmrun/bytes.h"
 #include "vmrun/virtqueue.h"
 
@@ -21,12 +21,6 @@
 #define HELD 8
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void require(bool promise)
-{
-    if (!promise)
-        abort();
-}
 
 static struct guest_memory *memory_of_zeros(void)
 {
