@@ -195,13 +195,20 @@ static int refuse_key(const char *key, struct error *err)
         names[i] = settings[i].key;
     without_index(key, plain);
     const char *near = text_nearest(plain, names);
-    const char *shown = near ? near : settings[0].key;
-    size_t before = strcspn(shown, "[");
+    size_t before = near ? strcspn(near, "[") : 0;
 
-    snprintf(cure, sizeof(cure), "%.*s%s%s", (int)before, shown, shown[before] ? "[0" : "",
-             shown + before + (shown[before] != '\0'));
-    return error_set(err, EINVAL, "\"%.64s\" cannot be set while a machine is there; %s \"%s\"",
-                     key, near ? "did you mean" : "what can is", cure);
+    if (!near)
+        return error_set(
+            err, EINVAL,
+            "\"%.64s\" cannot be set while a machine is there; what can: balloon, "
+            "limits.cpu and .memory, disks[N].iops and .bandwidth, nets[N].rx_packets, "
+            ".rx_bandwidth, .tx_packets and .tx_bandwidth, and these of both with _burst",
+            key);
+    snprintf(cure, sizeof(cure), "%.*s%s%s", (int)before, near, near[before] ? "[0" : "",
+             near + before + (near[before] != '\0'));
+    return error_set(err, EINVAL,
+                     "\"%.64s\" cannot be set while a machine is there; did you mean \"%s\"", key,
+                     cure);
 }
 
 int machine_set(struct machine *m, const struct machine_pair *pairs, size_t count,

@@ -97,7 +97,7 @@ static void what_cannot_be_set_is_told_with_what_can(void **state)
         {{"disks[99999999999].iops", "7"}, EINVAL, "is not a known key"},
         {{"disks[0].path", "b.img"}, EINVAL, "cannot be set while a machine is there"},
         {{"nets[0].tx_bandwidth", "1M"}, EINVAL, "is not a known key"},
-        {{"", "7"}, EINVAL, "what can is \"balloon\""},
+        {{"", "7"}, EINVAL, "what can: balloon, limits.cpu"},
         {{"[[[[", "7"}, EINVAL, "cannot be set"},
         {{"limits.cpu", "50%"}, ENODEV, "no cgroup of its own"},
         {{"disks[0].iops", "1000000001"}, EINVAL, "out of range"},
