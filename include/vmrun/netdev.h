@@ -92,6 +92,8 @@ int netdev_flush(struct netdev *netdev, unsigned queue);
 /* Whether a frame is at hand of which the descriptor says nothing any more. */
 bool netdev_more(const struct netdev *netdev, unsigned queue);
 
+/* Whether a process of this host carries the frames on, which needs a CPU as the guest does. */
+bool netdev_relays(const struct netdev *netdev);
 /* Whether frames may be unfinished in either direction; if not, headers are all zeros. */
 bool netdev_offloads(const struct netdev *netdev);
 /* What the driver has negotiated: frames we hand it may then be unfinished in these ways. */

@@ -41,6 +41,11 @@ bool netdev_more(const struct netdev *netdev, unsigned queue)
     return netdev->ops->more && netdev->ops->more(netdev, queue);
 }
 
+bool netdev_relays(const struct netdev *netdev)
+{
+    return netdev->ops->relays;
+}
+
 bool netdev_offloads(const struct netdev *netdev)
 {
     return netdev->ops->set_offload;

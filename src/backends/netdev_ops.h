@@ -23,6 +23,7 @@ struct netdev_ops {
     bool (*link_up)(const struct netdev *netdev);
     int (*link_fd)(const struct netdev *netdev);
     void (*link_drain)(struct netdev *netdev);
+    bool relays;
 };
 
 /* The first member of each kind. */

@@ -325,6 +325,7 @@ static const struct netdev_ops ops = {
     .link_up = user_link_up,
     .link_fd = user_link_fd,
     .link_drain = user_link_drain,
+    .relays = true,
 };
 
 static int open_wire(struct user_net *u, struct error *err)

@@ -268,6 +268,7 @@ static void frames_go_to_passt_and_come_from_it(void **state)
     (void)state;
     assert_true(netdev_link_up(netdev));
     assert_false(netdev_offloads(netdev));
+    assert_true(netdev_relays(netdev));
     assert_int_equal(netdev_mtu(netdev), 1500);
     assert_echoes(netdev);
     netdev_close(netdev);

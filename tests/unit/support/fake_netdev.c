@@ -136,6 +136,11 @@ __attribute__((weak)) bool netdev_more(const struct netdev *netdev, unsigned que
     return false; /* its socket says of each one */
 }
 
+__attribute__((weak)) bool netdev_relays(const struct netdev *netdev)
+{
+    return self(netdev)->plain;
+}
+
 __attribute__((weak)) bool netdev_offloads(const struct netdev *netdev)
 {
     return !self(netdev)->plain;
