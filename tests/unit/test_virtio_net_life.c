@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ids.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -221,6 +222,50 @@ static void it_works_on_a_thread_of_its_own(void **state)
     virtio_machine_fini(&f.m);
 }
 
+static void look_whether_it_gives_way(void *opaque)
+{
+    if (sched_getscheduler(0) == SCHED_BATCH)
+        *(bool *)opaque = true;
+}
+
+/* Frames go out one by one; whether its thread ever lets that of the guest go first. */
+static bool gives_way(bool relays)
+{
+    struct nic_bench f;
+    struct iothread *thread;
+    struct error err = {.msg = ""};
+    uint8_t packet[HEADER + 60];
+    bool gave_way = false;
+
+    virtio_machine_init(&f.m, NULL);
+    assert_int_equal(iothread_create("net net0", &thread, &err), 0);
+    struct netdev *wire = fake_netdev_init(&f.wire, 1);
+    f.wire.plain = relays;
+    nic_create(&f.m, wire, 1, thread, &f.dev, &err);
+    assert_string_equal(err.msg, "");
+    virtio_driver_init(&f.d, &f.m, f.dev);
+    virtio_driver_start(&f.d, ALL);
+    for (unsigned i = 0; i < 100; i++) {
+        nic_fill_packet(packet, sizeof(packet), nic_mac, (uint8_t)i);
+        nic_add_tx(&f, TX, packet, sizeof(packet));
+        virtio_driver_kick(&f.d, TX);
+        virtio_driver_wait(&f.d, TX, NULL);
+        iothread_call(thread, look_whether_it_gives_way, &gave_way);
+    }
+    device_destroy(f.dev);
+    iothread_destroy(thread);
+    fake_netdev_fini(&f.wire);
+    virtio_machine_fini(&f.m);
+    return gave_way;
+}
+
+static void it_tries_giving_way_but_not_where_a_process_takes_its_frames(void **state)
+{
+    (void)state;
+    assert_true(gives_way(false));
+    assert_false(gives_way(true));
+}
+
 /* Each device of the suites has a wire of its own. */
 static struct bench {
     struct virtio_machine *m;
@@ -379,6 +424,7 @@ int main(void)
         TEST_PAIRS(a_driver_that_cannot_announce_is_not_asked_to),
         TEST_PAIRS(what_a_full_host_did_not_take_travels),
         cmocka_unit_test(it_works_on_a_thread_of_its_own),
+        cmocka_unit_test(it_tries_giving_way_but_not_where_a_process_takes_its_frames),
         cmocka_unit_test(hostile_senders_do_no_harm),
         cmocka_unit_test(hostile_receivers_do_no_harm),
         cmocka_unit_test(hostile_commanders_do_no_harm),
