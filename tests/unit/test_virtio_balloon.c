@@ -455,8 +455,11 @@ static void a_hostile_driver_gets_nowhere(void **state)
 {
     (void)state;
     for (unsigned queue = INFLATE; queue <= STATS; queue++) {
-        const struct virtio_kind kind = {
-            .create = create, .works = works, .header = header, .queue = queue};
+        const struct virtio_kind kind = {.create = create,
+                                         .works = works,
+                                         .header = header,
+                                         .queue = queue,
+                                         .gives_back = queue == INFLATE};
 
         hostile_run(&kind);
     }

@@ -33,6 +33,7 @@ struct virtio_kind {
     /* Optional: after the device was destroyed (its iothread, its file...). */
     void (*gone)(void *opaque, struct virtio_machine *m);
     uint64_t features; /* to negotiate; 0: everything offered */
+    bool gives_back;   /* a payload is numbers of pages, of any page: zeros are no finding */
     unsigned queue;    /* that gets the broken requests, e.g. 1 for a transmit queue */
     void *opaque;
 };
