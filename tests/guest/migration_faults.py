@@ -59,10 +59,13 @@ under_way = set()
 given_up = threading.Event()
 
 
-def give_up(number, _frame):
+def give_up(folder, number):
     given_up.set()
     for move in list(under_way):
         move.end()
+    # Who was just being started may still write there.
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
     os._exit(128 + number)
 
 
@@ -155,8 +158,7 @@ class Move:
 
     def __init__(self, options, fault):
         self.options, self.fault, self.words = options, fault, ""
-        parent = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="vmrun-test-", dir=parent))
+        self.folder = pathlib.Path(tempfile.mkdtemp(dir=options.folder))
         self.source, self.target = (Side(options.vmrun, self.folder, name) for name in ("source", "target"))
         self.disk, self.proxy, self.receive, self.record = self.folder / "disk", None, None, []
         self.answer = None  # to a person
@@ -334,6 +336,15 @@ def main():
     doctor = subprocess.run([options.vmrun, "doctor", "--json"], stdout=subprocess.PIPE, text=True, check=False).stdout
     options.ring = 0 if '"native": true' in doctor else 3
 
+    parent = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="vmrun-test-", dir=parent) as folder:
+        options.folder = pathlib.Path(folder)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, _frame: give_up(options.folder, number))
+        return try_all(options)
+
+
+def try_all(options):
     _, wrong, story, frames, _ = try_one(options, None)
     if wrong:
         print(f"FAILED without harm: {wrong}\n{story}")
@@ -344,8 +355,6 @@ def main():
     if options.list:
         print("\n".join(tell(fault) for fault in faults))
         return 0
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, give_up)
     # Those that wait are spread among those that do not.
     random.shuffle(faults)
     failed, missed, start = 0, 0, time.monotonic()

@@ -2,6 +2,7 @@
 # shellcheck shell=dash disable=SC1091,SC2016,SC2034,SC2102,SC2153
 # The network of an ordinary user, through passt: out to hosts and to this one's loopback, in by forwarded ports, DHCP, DNS, IPv6; what
 # becomes of it when passt is killed, the machine is saved and restored, or vmrun ends in any way; and what is said when it cannot be.
+# seconds: 200
 # modules: virtio_pci,virtio_net,virtio_console
 # programs: passt iperf3 ip socat
 . ./lib.sh
