@@ -19,7 +19,7 @@
 #define LOCKS 4u /* images are locked that often from COMMIT to DONE, one after the other */
 #define NS_PER_S 1e9
 /* A guest's first steps there, where no page table is filled yet: the median of 100 moves. */
-#define FIRST_STEPS_NS UINT64_C(280000)
+#define FIRST_STEPS_NS UINT64_C(420000)
 
 static void count_bytes(const struct source *s, uint64_t *ret_sent, uint64_t *ret_unsent)
 {
