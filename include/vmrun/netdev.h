@@ -48,11 +48,11 @@ struct user_net_params {
 };
 #define USER_NET_MAX_MTU 65520 /* passt's longest frame, without Ethernet, in words of 8 bytes */
 /*
- * What a card has that was given none: no wire would cut it up, but passt takes of a segment only
- * what the host's socket takes at once, and with segments over 12000 bytes the rest comes again
- * late.
+ * What a card has that was given none. passt's segments are whole pages, and no wire would cut them
+ * up; but of longer ones than seven pages only some fit into the socket to us, and eight streams at
+ * once wait for the rest to come again.
  */
-#define USER_NET_MTU 9000
+#define USER_NET_MTU (7 * 4096 + 40)
 
 /*
  * Start passt and wait until it is ready. One that ends later is started again, after a rest that

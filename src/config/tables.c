@@ -326,7 +326,7 @@ static const struct config_key net_keys[] = {
         .min = 68,
         .max = 65521,
         .description = "The longest packet, told to the guest and set on the tap; without it, what "
-                       "the tap has, or 9000 without a tap.",
+                       "the tap has, or 28712 without a tap.",
     },
     RATE_KEY("rx_packets", struct config_net, rx_packets.rate,
              "How many frames come to the guest in a second at most; 0 or none: no limit."),
