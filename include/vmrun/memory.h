@@ -11,7 +11,7 @@
 /*
  * Guest RAM: a few regions of guest-physical addresses, each one mapping in
  * this process, and a dirty map of 4 KiB pages beside them for what the VMM
- * itself writes (KVM's log does not see that).
+ * itself writes (KVM's log does not see that), or the kernel for it (vhost.h).
  *
  * A guest address is hostile: reach RAM only through guest_memory_at() and its
  * relatives, which refuse what does not lie wholly inside one region. All
@@ -40,12 +40,15 @@ struct guest_memory {
     unsigned holes;          /* mappings that were made to give pages of a file back */
     unsigned count;
     struct memory_region regions[MEMORY_MAX_REGIONS]; /* ascending, disjoint */
+    /* Where the regions' marks lie: bit n is the page at n * GUEST_PAGE_SIZE, holes included. */
+    uint64_t *dirty;
+    size_t dirty_bytes;
 };
 
 /* Where RAM lies: up to `hole_start` from 0, the rest from `hole_end` (4 GiB) up. */
 struct memory_layout {
     uint64_t size;                 /* bytes in all; a multiple of 2 MiB with MEMORY_PAGES_HUGE */
-    uint64_t hole_start, hole_end; /* guest-physical */
+    uint64_t hole_start, hole_end; /* guest-physical; the end a multiple of 256 KiB */
     enum memory_backing backing;
     enum memory_pages pages;
 };

@@ -3,8 +3,9 @@
  * memory: guest RAM as at most two mappings, below and above the hole under 4 GiB.
  *
  * Mappings are aligned to 2 MiB so that the host can back them with large
- * pages. The dirty maps are anonymous mappings too: of a large guest only the
- * parts that the VMM writes to cost memory.
+ * pages. The dirty map is an anonymous mapping too, one for all guest-physical
+ * addresses with the hole in it, as a vhost worker of the kernel writes it: only
+ * the parts that somebody writes to cost memory.
  */
 #include "vmrun/memory.h"
 
@@ -79,6 +80,21 @@ static int map_bits(const struct memory_region *region, uint64_t **ret_bits, str
     return 0;
 }
 
+/* Of all regions, which are there by now. Who forks must not have us write to a copy of it. */
+static int map_dirty(struct guest_memory *mem, struct error *err)
+{
+    const struct memory_region *last = &mem->regions[mem->count - 1];
+    const struct memory_region whole = {.size = last->gpa + last->size};
+
+    if (map_bits(&whole, &mem->dirty, err) < 0)
+        return -err->code;
+    mem->dirty_bytes = dirty_bytes(whole.size);
+    (void)madvise(mem->dirty, mem->dirty_bytes, MADV_DONTFORK);
+    for (unsigned i = 0; i < mem->count; i++)
+        mem->regions[i].dirty = mem->dirty + mem->regions[i].gpa / GUEST_PAGE_SIZE / 64;
+    return 0;
+}
+
 static int map_region(struct memory_region *region, const struct memory_layout *layout,
                       struct error *err)
 {
@@ -92,8 +108,7 @@ static int map_region(struct memory_region *region, const struct memory_layout *
     if (layout->pages == MEMORY_PAGES_TRANSPARENT)
         (void)madvise(region->host, region->size, MADV_HUGEPAGE);
     (void)madvise(region->host, region->size, MADV_DONTDUMP);
-
-    return map_bits(region, &region->dirty, err);
+    return 0;
 }
 
 static int open_memfd(const struct memory_layout *layout, int *ret_fd, struct error *err)
@@ -122,6 +137,8 @@ int guest_memory_create(const struct memory_layout *layout, struct guest_memory 
     uint64_t low = layout->size < layout->hole_start ? layout->size : layout->hole_start;
     int fd = -1, r;
 
+    /* A region's marks begin with a word. */
+    assert(layout->hole_end % (UINT64_C(64) * GUEST_PAGE_SIZE) == 0);
     if (layout->size == 0 || layout->size % unit != 0)
         return error_set(err, EINVAL, "guest memory: %llu bytes are not one or more %s pages",
                          (unsigned long long)layout->size, unit == HUGE_SIZE ? "2M" : "4K");
@@ -147,6 +164,9 @@ int guest_memory_create(const struct memory_layout *layout, struct guest_memory 
         if (r < 0)
             goto fail;
     }
+    r = map_dirty(mem, err);
+    if (r < 0)
+        goto fail;
     *ret_mem = mem;
     return 0;
 
@@ -166,11 +186,11 @@ void guest_memory_destroy(struct guest_memory *mem)
 
         if (region->host)
             munmap(region->host, region->size);
-        if (region->dirty)
-            munmap(region->dirty, dirty_bytes(region->size));
         if (region->given)
             munmap(region->given, dirty_bytes(region->size));
     }
+    if (mem->dirty)
+        munmap(mem->dirty, mem->dirty_bytes);
     if (mem->count && mem->regions[0].fd >= 0)
         close(mem->regions[0].fd); /* all regions share it */
     free(mem);
