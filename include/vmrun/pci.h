@@ -79,6 +79,8 @@ struct pci_ops {
     bool (*config_read)(struct pci_device *pci, unsigned offset, unsigned size,
                         uint32_t *ret_value);
     bool (*config_write)(struct pci_device *pci, unsigned offset, unsigned size, uint32_t value);
+    /* Optional: what pci_msix_fd() says may be another now. Lock held. */
+    void (*msix_changed)(struct pci_device *pci);
 };
 
 struct pci_msix_vector {
@@ -161,6 +163,11 @@ bool pci_msix_enabled(const struct pci_device *pci);
  * "none"), or any while MSI-X is off: nothing happens. Lock held.
  */
 void pci_msix_fire(struct pci_device *pci, unsigned vector);
+/*
+ * The eventfd that raises this vector as long as it may be delivered, for somebody else to write
+ * to; -1: it is masked, leads nowhere, or does not exist. Lock held.
+ */
+int pci_msix_fd(const struct pci_device *pci, unsigned vector);
 /* Once more what may have been lost: a vector that is masked, or not there, is left alone. */
 void pci_msix_repeat(struct pci_device *pci, unsigned vector);
 /* Drive INTx (gated by the command register's disable bit, and by MSI-X being on). Lock held. */

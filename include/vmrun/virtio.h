@@ -53,6 +53,10 @@ struct virtio_ops {
      * device's loop. It may ring without a request, and once for many: pop until 0.
      */
     void (*kick)(struct virtio_device *vdev, unsigned queue);
+    /* Optional: the driver broke a ring, and nothing may be done before it resets the device. */
+    void (*broken)(struct virtio_device *vdev);
+    /* Optional: virtio_interrupt_fd() of some queue may be another now. */
+    void (*interrupts_moved)(struct virtio_device *vdev);
     /* Optional; without it they are q0, q1 … Any thread, without the lock. */
     void (*queue_name)(const struct virtio_device *vdev, unsigned queue, char *buf, size_t len);
 };
@@ -83,8 +87,9 @@ struct virtio_device {
         unsigned wait, rest;   /* kicks until the next trial, and after the one that fails next */
     } pace;
     struct log_limit complaints;
-    bool started; /* DRIVER_OK, and the driver has broken nothing: kicks are served */
-    bool running; /* the kind's start was called, and stop not yet */
+    uint64_t uncounted; /* bit n: nobody here can count for queue n. Set before it is used */
+    bool started;       /* DRIVER_OK, and the driver has broken nothing: kicks are served */
+    bool running;       /* the kind's start was called, and stop not yet */
     bool paused;
     bool config_pending; /* a configuration interrupt that waits for resume */
     bool loaded;         /* from a saved state, and not resumed since */
@@ -127,6 +132,14 @@ void virtio_resume(struct device *dev); /* and every started queue is kicked onc
 
 /* What a kind does after it has pushed: interrupt the driver if it wants it. */
 void virtio_notify(struct virtio_device *vdev, unsigned queue);
+/*
+ * For a queue that the host's kernel serves. lend: its doorbell wakes nobody here until it is given
+ * back, and then kick is called. interrupt: whatever the ring says. fd: for the kernel to raise the
+ * interrupt itself, or -1: it cannot at the moment.
+ */
+void virtio_lend_doorbell(struct virtio_device *vdev, unsigned queue, bool lent);
+void virtio_interrupt(struct virtio_device *vdev, unsigned queue);
+int virtio_interrupt_fd(const struct virtio_device *vdev, unsigned queue);
 /* Configuration changed: new generation, and an interrupt. Lock held. */
 void virtio_config_changed(struct virtio_device *vdev);
 /* The driver broke a ring: DEVICE_NEEDS_RESET, queues are left alone until reset. Logged, limited.
@@ -145,8 +158,9 @@ void virtio_pace(struct virtio_device *vdev, unsigned found);
 bool virtio_has(const struct virtio_device *vdev, unsigned feature_bit);
 
 /*
- * The counters of each queue: requests given back, bytes_out from the driver, bytes_in to it,
- * kicks served, interrupts asked for. They outlive resets. Any thread; takes no lock.
+ * The counters of each queue that is counted: requests given back, bytes_out from the driver,
+ * bytes_in to it, kicks served, interrupts asked for. They outlive resets. Any thread; takes no
+ * lock.
  */
 typedef void virtio_stat_fn(void *opaque, const char *queue, const char *name, uint64_t value);
 void virtio_stats(const struct device *dev, virtio_stat_fn *fn, void *opaque);

@@ -66,6 +66,12 @@ int virtqueue_start(struct virtqueue *vq);
 void virtqueue_stop(struct virtqueue *vq);
 
 /*
+ * Somebody else has served it, and has given back whatever it took: it stands at `next` now, and
+ * nobody here knows whether the driver was told of all of it, so that it is told once more.
+ */
+void virtqueue_take_back(struct virtqueue *vq, uint16_t next);
+
+/*
  * Take the next request. Every buffer has at least one byte and lies wholly in
  * guest RAM; all of them together have less than 4 GiB; the iovecs stay valid
  * until reset. A head is in flight once, and never more than `size` of them.

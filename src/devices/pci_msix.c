@@ -54,10 +54,24 @@ static void update(struct pci_device *pci, struct pci_msix_vector *v)
         deliver(v);
 }
 
+static void changed(struct pci_device *pci)
+{
+    if (pci->pci_ops->msix_changed)
+        pci->pci_ops->msix_changed(pci);
+}
+
 void pci_msix_update(struct pci_device *pci)
 {
     for (unsigned i = 0; i < pci->msix_count; i++)
         update(pci, &pci->msix[i]);
+    changed(pci);
+}
+
+int pci_msix_fd(const struct pci_device *pci, unsigned vector)
+{
+    const struct pci_msix_vector *v = vector < pci->msix_count ? &pci->msix[vector] : NULL;
+
+    return v && v->routed && deliverable(pci, v) ? v->msi->fd : -1;
 }
 
 void pci_msix_fire(struct pci_device *pci, unsigned vector)
@@ -137,6 +151,7 @@ static void write_dword(struct pci_device *pci, uint64_t offset, uint32_t value)
     default: v->masked = value & PCI_MSIX_ENTRY_CTRL_MASKBIT; break;
     }
     update(pci, v);
+    changed(pci);
 }
 
 bool pci_msix_write(struct pci_device *pci, unsigned bar, uint64_t offset, unsigned size,
@@ -189,6 +204,7 @@ void pci_msix_reset(struct pci_device *pci)
             .msi = pci->msix[i].msi,
             .masked = i < pci->msix_count,
         };
+    changed(pci);
 }
 
 int pci_msix_check(const struct pci_device *pci, struct error *err)

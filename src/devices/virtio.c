@@ -69,6 +69,16 @@ void virtio_notify(struct virtio_device *vdev, unsigned queue)
     (void)notify(vdev, queue);
 }
 
+void virtio_interrupt(struct virtio_device *vdev, unsigned queue)
+{
+    interrupt(vdev, vdev->queue_vector[queue], ISR_QUEUE);
+}
+
+int virtio_interrupt_fd(const struct virtio_device *vdev, unsigned queue)
+{
+    return pci_msix_fd(&vdev->pci, vdev->queue_vector[queue]);
+}
+
 static void config_interrupt(struct virtio_device *vdev)
 {
     if (!(vdev->status & VIRTIO_CONFIG_S_DRIVER_OK))
@@ -94,6 +104,8 @@ void virtio_broken(struct virtio_device *vdev, const char *what)
     vdev->started = false;
     for (unsigned i = 0; i < vdev->queue_count; i++)
         vdev->queues[i].broken = true;
+    if (vdev->ops->broken)
+        vdev->ops->broken(vdev);
     config_interrupt(vdev);
 }
 
@@ -106,6 +118,11 @@ void virtio_ring(struct virtio_device *vdev, unsigned queue)
     /* EAGAIN means that the counter is full: the loop is woken already. */
     if (write(vdev->kicks[queue].fd, &one, sizeof(one)) < 0)
         assert(errno == EAGAIN);
+}
+
+void virtio_lend_doorbell(struct virtio_device *vdev, unsigned queue, bool lent)
+{
+    loop_watch_set(vdev->kicks[queue].watch, lent ? EPOLLONESHOT : EPOLLIN | EPOLLET);
 }
 
 void virtio_pace(struct virtio_device *vdev, unsigned found)
@@ -309,6 +326,8 @@ void virtio_stats(const struct device *dev, virtio_stat_fn *fn, void *opaque)
         const struct virtqueue *vq = &vdev->queues[i];
         char queue[16];
 
+        if (vdev->uncounted >> i & 1)
+            continue;
         if (vdev->ops->queue_name)
             vdev->ops->queue_name(vdev, i, queue, sizeof(queue));
         else

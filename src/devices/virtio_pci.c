@@ -69,6 +69,17 @@ static void bar_moved(struct pci_device *pci, unsigned bar, uint64_t base)
     }
 }
 
+static void interrupts_moved(struct virtio_device *vdev)
+{
+    if (vdev->ops->interrupts_moved)
+        vdev->ops->interrupts_moved(vdev);
+}
+
+static void msix_changed(struct pci_device *pci)
+{
+    interrupts_moved(container_of(pci, struct virtio_device, pci));
+}
+
 /* The common configuration structure */
 
 static void write_status(struct virtio_device *vdev, uint8_t value)
@@ -111,8 +122,10 @@ static void write_queue(struct virtio_device *vdev, unsigned offset, uint64_t va
     if (vdev->queue_select >= vdev->queue_count)
         return;
     vq = &vdev->queues[vdev->queue_select];
-    if (offset == VIRTIO_PCI_COMMON_Q_MSIX)
+    if (offset == VIRTIO_PCI_COMMON_Q_MSIX) {
         vdev->queue_vector[vdev->queue_select] = accepted_vector(vdev, value);
+        interrupts_moved(vdev);
+    }
     if (vq->enabled)
         return; /* the rest stays as it is until reset */
     switch (offset) {
@@ -365,6 +378,7 @@ int virtio_pci_init(struct virtio_device *vdev, struct platform *platform, struc
         .bar_moved = bar_moved,
         .config_read = config_read,
         .config_write = config_write,
+        .msix_changed = msix_changed,
     };
     static const struct pci_bar registers = {.size = REGISTERS_BYTES, .is_64 = true};
     uint16_t device = (uint16_t)(PCI_DEVICE_VIRTIO + vdev->ops->device_id);

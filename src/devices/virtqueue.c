@@ -121,6 +121,13 @@ int virtqueue_start(struct virtqueue *vq)
     return 0;
 }
 
+void virtqueue_take_back(struct virtqueue *vq, uint16_t next)
+{
+    vq->next_avail = vq->next_used = vq->seen_avail = next;
+    vq->signalled_used = (uint16_t)(next + 1); /* as good as 65535 requests ago */
+    vq->quiet = false;
+}
+
 /* Taking requests */
 
 /* One descriptor, each field read once. */
