@@ -65,7 +65,7 @@ struct config_net {
     char *hostfwd;    /* USER: as forward.h reads them, one blank between; NULL: none */
     char *bridge;     /* NULL: none */
     char *mac;       /* as text_parse_mac() takes it; NULL: made of the machine's name and the id */
-    uint64_t queues; /* pairs */
+    uint64_t queues; /* pairs; 0: as many as suits tap and CPUs */
     uint64_t mtu;    /* 0: as it is */
     struct config_rate rx_packets, rx_bandwidth; /* to the guest */
     struct config_rate tx_packets, tx_bandwidth; /* from it */

@@ -40,6 +40,9 @@ struct tap_params {
  *         -ENOMEM, -EMFILE, -ENFILE
  */
 int tap_open(const struct tap_params *params, struct netdev **ret_netdev, struct error *err);
+/* How many of so many pairs it can have: all where it is yet to be made, or was made for several.
+ */
+unsigned tap_queues(const char *ifname, unsigned wanted);
 
 struct user_net_params {
     const char *id;       /* "net net0": for the log */

@@ -52,6 +52,8 @@ static unsigned number(const struct rtattr *attribute)
 
 static void take_tun(struct netlink_link *link, const struct rtattr *attribute)
 {
+    if ((attribute->rta_type & NLA_TYPE_MASK) == IFLA_TUN_MULTI_QUEUE && RTA_PAYLOAD(attribute) > 0)
+        link->multi_queue = *(const uint8_t *)RTA_DATA(attribute);
     if ((attribute->rta_type & NLA_TYPE_MASK) == IFLA_TUN_NUM_QUEUES)
         link->tun_queues = number(attribute);
 }

@@ -17,6 +17,7 @@ struct netlink_link {
     unsigned mtu;        /* bytes */
     unsigned master;     /* index of the bridge that it is attached to, or 0 */
     bool tun;            /* a tun or tap */
+    bool multi_queue;    /* one that was made for several queues */
     unsigned tun_queues; /* that some process has attached */
 };
 

@@ -436,6 +436,18 @@ static const struct netdev_ops ops = {
     .link_drain = tap_link_drain,
 };
 
+unsigned tap_queues(const char *ifname, unsigned wanted)
+{
+    struct netlink_link link;
+    struct error ignored; /* tap_open() tells of it */
+    int fd = netlink_open(false, &ignored);
+    bool several = fd >= 0 && strlen(ifname) < IFNAMSIZ &&
+                   netlink_query(fd, ifname, 0, &link) == 0 && (!link.index || link.multi_queue);
+
+    close_if_open(fd);
+    return several ? wanted : 1;
+}
+
 int tap_open(const struct tap_params *params, struct netdev **ret_netdev, struct error *err)
 {
     struct tap *t;

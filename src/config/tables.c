@@ -316,8 +316,8 @@ static const struct config_key net_keys[] = {
         .offset = OFFSET_OF(struct config_net, uint64_t, queues),
         .min = 1,
         .max = 16,
-        .start = "1",
-        .description = "How many pairs of queues the card has.",
+        .description = "How many pairs of queues the card has; without it one for each CPU, up to "
+                       "4, where the tap can have several, else one.",
     },
     {
         .name = "mtu",

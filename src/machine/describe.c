@@ -182,6 +182,10 @@ int machine_read_description(const char *where, const char *text, size_t len,
     part = json_dumps(json_object_get(json, "config"), JSON_INDENT(2));
     r = part ? config_load_text(config, where, part, strlen(part), err)
              : error_set(err, ENOMEM, "%s: out of memory", where);
+    /* It has what it was built with: nothing is made up by what this host has. */
+    for (size_t i = 0; r == 0 && i < config->net_count; i++)
+        if (config->nets[i].queues == 0)
+            config->nets[i].queues = 1;
 done:
     free(part);
     json_decref(json);

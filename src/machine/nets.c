@@ -11,6 +11,7 @@
 
 #define THREAD_NAME_BYTES 16 /* with the NUL: the kernel's limit */
 #define RARP_TIMES 5
+#define DEFAULT_PAIRS 4 /* at most, where nobody says how many */
 
 /* FNV-1a over the text and its NUL. */
 static uint64_t hash_text(uint64_t hash, const char *text)
@@ -78,7 +79,7 @@ static int open_netdev(const struct vm_config *config, unsigned index, bool chec
     const struct tap_params tap = {
         .ifname = net->ifname,
         .bridge = net->bridge,
-        .queues = (unsigned)net->queues,
+        .queues = net->queues ? (unsigned)net->queues : 1,
         .mtu = (unsigned)net->mtu,
     };
     char id[32];
@@ -108,12 +109,26 @@ int machine_check_net(const struct vm_config *config, unsigned index, struct err
     return r;
 }
 
+/* What nobody has said is settled now, and travels with the machine's description. */
+static void settle_queues(struct machine *m, unsigned index)
+{
+    struct config_net *net = &m->effective.nets[index];
+    unsigned cpus = (unsigned)m->config->cpus;
+
+    if (net->queues == 0)
+        net->queues = net->backend == CONFIG_NET_TAP
+                          ? tap_queues(net->ifname, cpus < DEFAULT_PAIRS ? cpus : DEFAULT_PAIRS)
+                          : 1;
+}
+
 static int create_net(struct machine *m, unsigned index, struct error *err)
 {
     struct machine_net *card = &m->nets[index];
     char name[THREAD_NAME_BYTES];
-    int r = open_netdev(m->config, index, false, &card->netdev, err);
+    int r;
 
+    settle_queues(m, index);
+    r = open_netdev(m->config, index, false, &card->netdev, err);
     if (r < 0)
         return r;
     snprintf(name, sizeof(name), "net %.11s", m->config->nets[index].id);

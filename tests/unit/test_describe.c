@@ -84,6 +84,7 @@ static void every_key_of_a_machine_comes_back(void **state)
     (void)state;
     config_text_load(&config, "web1.json", CONFIG_TEXT_EVERY_KEY);
     config_set(&config, "--set", "nets[1].mac", "52:54:00:00:00:01", &err);
+    config_set(&config, "--set", "nets[1].queues", "2", &err); /* a machine has settled both */
     char *text = describe(&config, disks);
 
     config_init(&back);
@@ -96,6 +97,20 @@ static void every_key_of_a_machine_comes_back(void **state)
     free(text);
     config_fini(&config);
     config_fini(&back);
+}
+
+static void a_card_without_a_number_of_queues_had_one_pair(void **state)
+{
+    static const char text[] = "{\"config\": {\"boot\": {\"kernel\": \"/k\"}, \"cpus\": 4, "
+                               "\"nets\": [{\"ifname\": \"tap0\"}]}, \"disks\": []}";
+    struct vm_config config;
+    struct error err = {.msg = ""};
+
+    (void)state;
+    config_init(&config);
+    assert_int_equal(machine_read_description(WHERE, text, strlen(text), &config, &err), 0);
+    assert_int_equal(config.nets[0].queues, 1);
+    config_fini(&config);
 }
 
 static void it_says_of_disks_and_host_what_they_are(void **state)
@@ -312,6 +327,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_key_of_a_machine_comes_back),
+        cmocka_unit_test(a_card_without_a_number_of_queues_had_one_pair),
         cmocka_unit_test(it_says_of_disks_and_host_what_they_are),
         cmocka_unit_test(a_card_keeps_its_address_under_another_name),
         cmocka_unit_test(what_is_no_description_is_refused_in_words),

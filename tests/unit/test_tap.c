@@ -83,6 +83,20 @@ static void a_tap_made_beforehand_stays(void **state)
     net_lab_remove_tap("kept");
 }
 
+static void it_says_how_many_queues_a_tap_can_have(void **state)
+{
+    (void)state;
+    assert_int_equal(tap_queues("none-yet", 3), 3);
+    net_lab_add_tap("one", false, -1);
+    assert_int_equal(tap_queues("one", 3), 1);
+    net_lab_remove_tap("one");
+    net_lab_add_tap("several", true, -1);
+    assert_int_equal(tap_queues("several", 3), 3);
+    net_lab_remove_tap("several");
+    assert_int_equal(tap_queues("lo", 3), 1);
+    assert_int_equal(tap_queues("a-name-that-is-too-long", 3), 1);
+}
+
 static void closing_nothing_is_fine(void **state)
 {
     (void)state;
@@ -463,6 +477,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_tap_that_is_missing_is_made_and_goes_with_us),
         cmocka_unit_test(a_tap_made_beforehand_stays),
+        cmocka_unit_test(it_says_how_many_queues_a_tap_can_have),
         cmocka_unit_test(closing_nothing_is_fine),
         cmocka_unit_test(the_mtu_is_set_and_told),
         cmocka_unit_test(it_joins_the_bridge),
