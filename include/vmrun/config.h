@@ -69,6 +69,7 @@ struct config_net {
     uint64_t mtu;    /* 0: as it is */
     struct config_rate rx_packets, rx_bandwidth; /* to the guest */
     struct config_rate tx_packets, tx_bandwidth; /* from it */
+    bool vhost;                                  /* only with TAP, and without rates */
 };
 
 #define CONFIG_VSOCK_CID 3

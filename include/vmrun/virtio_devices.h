@@ -11,6 +11,7 @@
 #include "vmrun/block.h"
 #include "vmrun/console.h"
 #include "vmrun/netdev.h"
+#include "vmrun/vhost.h"
 #include "vmrun/virtio.h"
 #include "vmrun/vsock.h"
 
@@ -94,8 +95,9 @@ struct virtio_net_params {
     unsigned queues; /* pairs, 1 to NETDEV_MAX_QUEUES */
     uint16_t mtu;    /* 0: not offered */
     struct netdev *netdev;
-    struct loop *loop;                      /* the machine's thread runs it; or NULL, and: */
-    struct iothread *thread;                /* runs already; outlives the device */
+    struct vhost *const *vhosts; /* of each pair; outlive the device. NULL: none. Without rates */
+    struct loop *loop;           /* the machine's thread runs it; or NULL, and: */
+    struct iothread *thread;     /* runs already; outlives the device */
     struct virtio_rates rx_rates, tx_rates; /* to the guest, from it; of all pairs together */
 };
 int virtio_net_create(struct platform *platform, struct device *host,
@@ -118,9 +120,19 @@ struct virtio_net_stats {
     uint64_t tx_dropped;                     /* no frame, or the link was down */
     uint64_t tx_waits;                       /* the host was full: sent later, not lost */
     uint64_t rx_limit_waits, tx_limit_waits; /* how often a queue had to wait for its rates */
+    uint64_t vhost_starts, vhost_stops; /* rings that the host's kernel was given, and gave back */
 };
-/* Any thread; takes no lock. */
+/*
+ * Any thread; takes no lock. A card with vhost is not counted: what the host's kernel does for it
+ * nobody here sees.
+ */
+bool virtio_net_is_counted(const struct device *dev);
 void virtio_net_stats(struct device *dev, struct virtio_net_stats *ret_stats);
+/*
+ * Whether what the host's kernel writes for the card is marked in the guest memory's dirty map, as
+ * what is written here always is. Takes the lock; any thread. Errors: of vhost_set_log().
+ */
+int virtio_net_log(struct device *dev, bool on, struct error *err);
 /*
  * Other rates, from now on. A frame counts when it was sent, or was received and is for this guest,
  * without its header. Takes the lock; any thread.

@@ -28,7 +28,7 @@ static const struct cli_option run_options[] = {
     {"--disk", "FILE[,KEY=VALUE]...", "a disk: readonly, cache=none|writeback, queues, iops, ...",
      "disks"},
     {"--net", "user|tap=IFNAME[,KEY=VALUE]...",
-     "a network card (hostfwd; bridge, queues; mac, id, mtu, ...)", "nets"},
+     "a network card (hostfwd; bridge, queues, vhost; mac, ...)", "nets"},
     {"--vsock", "socket=PATH[,cid=N]", "stream sockets between guest and host, through this one",
      "vsock"},
     {"--cpu", "host|x86-64-v2|x86-64-v3", "the processor that the guest sees", "cpu.model"},

@@ -211,6 +211,28 @@ static int check_forwards(const struct config_net *net, size_t i, const struct c
     return 0;
 }
 
+/* The kernel would pass on what it gets, whatever was asked for. */
+static int check_vhost(const struct config_net *net, size_t i, struct error *err)
+{
+    const struct {
+        const char *key;
+        uint64_t rate;
+    } rates[] = {
+        {"rx_packets", net->rx_packets.rate},
+        {"rx_bandwidth", net->rx_bandwidth.rate},
+        {"tx_packets", net->tx_packets.rate},
+        {"tx_bandwidth", net->tx_bandwidth.rate},
+    };
+
+    for (size_t k = 0; net->vhost && k < sizeof(rates) / sizeof(rates[0]); k++)
+        if (rates[k].rate)
+            return error_set(err, EINVAL,
+                             "nets[%zu].%s: with vhost there are no limits; leave out one of them, "
+                             "or limit the tap with tc(8)",
+                             i, rates[k].key);
+    return 0;
+}
+
 /* What belongs to the other backend. */
 static int check_net(const struct config_net *net, size_t i, struct error *err)
 {
@@ -221,7 +243,10 @@ static int check_net(const struct config_net *net, size_t i, struct error *err)
                          "nets[%zu].hostfwd: the backend \"tap\" forwards no ports; \"user\" does",
                          i);
     if (net->backend == CONFIG_NET_TAP)
-        return 0;
+        return check_vhost(net, i, err);
+    if (net->vhost)
+        return error_set(err, EINVAL,
+                         "nets[%zu].vhost: the backend \"user\" has no vhost; \"tap\" has", i);
     if (net->ifname || net->bridge)
         return error_set(err, EINVAL,
                          "nets[%zu].%s: the backend \"user\" has no interface; \"tap\" has", i,

@@ -320,6 +320,14 @@ static const struct config_key net_keys[] = {
                        "4, where the tap can have several, else one.",
     },
     {
+        .name = "vhost",
+        .type = CONFIG_TYPE_BOOL,
+        .offset = OFFSET_OF(struct config_net, bool, vhost),
+        .start = "false",
+        .description = "Whether the host's kernel carries the frames between tap and guest. Such a "
+                       "card has no limits, and its frames are not counted.",
+    },
+    {
         .name = "mtu",
         .type = CONFIG_TYPE_UINT,
         .offset = OFFSET_OF(struct config_net, uint64_t, mtu),

@@ -333,9 +333,9 @@ static int parse_percent(const struct config_key *key, uint64_t *at, const char 
 static int parse_bool(bool *at, const char *text, struct error *err)
 {
     char quoted[QUOTE_SIZE];
-    bool value = strcmp(text, "true") == 0;
+    bool value = strcmp(text, "true") == 0 || strcmp(text, "on") == 0;
 
-    if (!value && strcmp(text, "false") != 0)
+    if (!value && strcmp(text, "false") != 0 && strcmp(text, "off") != 0)
         return error_set(err, EINVAL, "%s is not true or false", config_quote(text, quoted));
     *at = value;
     return 0;

@@ -165,13 +165,15 @@ static void netdev_ready(void *opaque, uint32_t events)
 
 static void run_pair(struct net_pair *pair)
 {
-    net_rx_run(pair);
-    if (net_runs(pair->net) && !pair->tx_blocked)
+    if (!net_vhost_serves(pair, VHOST_RX))
+        net_rx_run(pair);
+    if (net_runs(pair->net) && !pair->tx_blocked && !net_vhost_serves(pair, VHOST_TX))
         transmit(pair);
 }
 
 void net_run_pairs(struct virtio_net *net)
 {
+    net_vhost_settle(net);
     for (unsigned i = 0; i < net->max_pairs && net_runs(net); i++) {
         struct net_pair *pair = &net->pairs[i];
 
@@ -190,11 +192,16 @@ static void virtio_net_kick(struct virtio_device *vdev, unsigned queue)
     struct virtio_net *net = self(vdev);
     struct net_pair *pair = &net->pairs[queue / 2];
 
-    if (queue == net_ctrl_queue(net))
+    if (queue == net_ctrl_queue(net)) {
         net_ctrl_run(net);
-    else if (queue / 2 >= net->pairs_used)
+        return;
+    }
+    if (queue / 2 >= net->pairs_used)
         return; /* a pair that is not in use is left alone */
-    else if (queue % 2 == 0)
+    net_vhost_settle(net);
+    if (net_vhost_serves(pair, queue % 2) || !net_runs(net))
+        return;
+    if (queue % 2 == 0)
         net_rx_run(pair);
     else if (!pair->tx_blocked)
         transmit(pair);
@@ -229,6 +236,7 @@ void virtio_net_set_link(struct device *dev, bool up)
 
     pthread_mutex_lock(&dev->lock);
     net->unplugged = !up;
+    net_vhost_settle(net); /* what is sent and received without a cable is dropped here */
     if (!net->vdev.paused)
         update_link(net);
     pthread_mutex_unlock(&dev->lock);
@@ -276,6 +284,7 @@ static void virtio_net_start(struct virtio_device *vdev)
     large = vdev->negotiated & NET_GUEST_OFFLOADS & ~(UINT64_C(1) << VIRTIO_NET_F_GUEST_CSUM);
     net->mergeable = virtio_has(vdev, VIRTIO_NET_F_MRG_RXBUF);
     net->wanted = large ? NETDEV_MAX_FRAME : HEADER + NET_ETHERNET_BYTES + netdev_mtu(net->netdev);
+    net_vhost_settle(net);
     /* The transport rings each doorbell now, and so begins what is to be done. */
 }
 
@@ -289,6 +298,7 @@ static void virtio_net_stop(struct virtio_device *vdev)
 {
     struct virtio_net *net = self(vdev);
 
+    net_vhost_settle(net);
     forget_limits(net);
     for (unsigned i = 0; i < net->max_pairs; i++) {
         struct net_pair *pair = &net->pairs[i];
@@ -301,6 +311,16 @@ static void virtio_net_stop(struct virtio_device *vdev)
         return;
     net_ctrl_reset(net);
     (void)net_ctrl_apply(net);
+}
+
+static void virtio_net_broken(struct virtio_device *vdev)
+{
+    net_vhost_settle(self(vdev));
+}
+
+static void virtio_net_interrupts_moved(struct virtio_device *vdev)
+{
+    net_vhost_interrupts_moved(self(vdev));
 }
 
 static void virtio_net_reset(struct device *dev)
@@ -317,6 +337,7 @@ static void virtio_net_pause(struct device *dev)
     struct virtio_net *net = from_device(dev);
 
     virtio_pause(dev);
+    net_vhost_settle(net); /* no ring is the kernel's, and its log is complete */
     forget_limits(net);
     for (unsigned i = 0; i < net->max_pairs; i++) {
         net_rx_return(&net->pairs[i]); /* a frame that is pending stays, in our own memory */
@@ -330,6 +351,7 @@ static void virtio_net_resume(struct device *dev)
     struct virtio_net *net = from_device(dev);
 
     virtio_resume(dev); /* which rings each doorbell */
+    net_vhost_settle(net);
     if (net->link_watch)
         loop_watch_set(net->link_watch, EPOLLIN);
     update_link(net);
@@ -343,6 +365,7 @@ static void destroy_watches(void *opaque)
         loop_watch_destroy(net->pairs[i].watch);
         net->pairs[i].watch = NULL;
     }
+    net_vhost_destroy(net);
     loop_watch_destroy(net->link_watch);
     net->link_watch = NULL;
     virtio_limit_destroy(&net->rx_limit);
@@ -359,6 +382,7 @@ static void call_on_loop(struct virtio_net *net, loop_fn *fn, void *opaque)
 
 static void free_net(struct virtio_net *net)
 {
+    net_vhost_fini(net);
     for (unsigned i = 0; net->pairs && i < net->max_pairs; i++)
         free(net->pairs[i].spill);
     free(net->pairs);
@@ -440,6 +464,8 @@ static const struct virtio_ops virtio_net_ops = {
     .start = virtio_net_start,
     .stop = virtio_net_stop,
     .kick = virtio_net_kick,
+    .broken = virtio_net_broken,
+    .interrupts_moved = virtio_net_interrupts_moved,
     .queue_name = virtio_net_queue_name,
 };
 
@@ -462,6 +488,8 @@ static void create_watches(void *opaque)
         w->result = loop_watch_create(net->loop, netdev_link_fd(net->netdev), EPOLLIN, lock,
                                       link_news, net, &net->link_watch, w->err);
     if (w->result == 0)
+        w->result = net_vhost_create(net, w->err);
+    if (w->result == 0)
         w->result = virtio_limit_create(&net->rx_limit, &net->vdev, w->err);
     if (w->result == 0)
         w->result = virtio_limit_create(&net->tx_limit, &net->vdev, w->err);
@@ -481,6 +509,8 @@ static struct virtio_net *allocate(const struct virtio_net_params *params)
     memcpy(net->own_mac, params->mac, sizeof(net->own_mac));
     net_ctrl_reset(net);
     net->pairs = calloc(params->queues, sizeof(net->pairs[0]));
+    if (net->pairs)
+        net_vhost_init(net, params->vhosts);
     for (unsigned i = 0; net->pairs && i < params->queues; i++) {
         net->pairs[i].net = net;
         net->pairs[i].index = i;

@@ -7,6 +7,7 @@
 #include <linux/virtio_net.h>
 
 #include "virtio_limit.h"
+#include "vmrun/vhost.h"
 
 #define NET_QUEUE_SIZE 256
 #define NET_RX_IOVS 1023 /* and one more for what the guest's buffers do not hold: IOV_MAX */
@@ -24,6 +25,16 @@
 struct net_buffer {
     uint16_t head, iovs;
     uint32_t bytes;
+};
+
+/* A ring that the host's kernel may serve. */
+struct net_kernel_ring {
+    struct net_pair *pair;
+    unsigned queue;
+    bool on;
+    int told_fd;              /* on: what the kernel interrupts by, */
+    int call_fd;              /* or this one of our own, when it cannot by itself */
+    struct loop_watch *watch; /* of call_fd */
 };
 
 struct net_pair {
@@ -46,6 +57,11 @@ struct net_pair {
     uint32_t pending;
 
     struct iovec tx_iov[VIRTQ_MAX_CHAIN];
+
+    struct vhost *vhost; /* or NULL, and the rest is not used */
+    struct net_kernel_ring rings[VHOST_RINGS];
+    int error_fd;
+    struct loop_watch *error_watch;
 };
 
 struct virtio_net {
@@ -54,6 +70,7 @@ struct virtio_net {
     struct iothread *thread;
     struct loop *loop;
     struct net_pair *pairs;
+    struct vhost *const *vhost; /* of each pair, or NULL */
     struct loop_watch *link_watch;
     uint8_t own_mac[6]; /* after a reset */
     struct virtio_net_stats stats;
@@ -91,6 +108,22 @@ bool net_ctrl_apply(struct virtio_net *net);
 void net_rx_run(struct net_pair *pair);
 void net_rx_return(struct net_pair *pair); /* buffers to the ring, as if they had not been popped */
 void net_rx_forget(struct net_pair *pair); /* at reset: the ring is gone */
+
+/*
+ * virtio_net_vhost.c. Without vhost nothing happens.
+ *
+ * settle: the kernel serves what it is to serve now, and nothing else; after anything that may have
+ * changed that. let_go: the pairs from this one on are not to be its any more.
+ */
+void net_vhost_settle(struct virtio_net *net);
+void net_vhost_let_go(struct virtio_net *net, unsigned pairs);
+bool net_vhost_serves(const struct net_pair *pair, unsigned ring); /* so it is not ours now */
+void net_vhost_interrupts_moved(struct virtio_net *net);
+int net_vhost_log(struct virtio_net *net, bool on, struct error *err); /* as of vhost_set_log() */
+void net_vhost_init(struct virtio_net *net, struct vhost *const *vhosts); /* before anything */
+int net_vhost_create(struct virtio_net *net, struct error *err); /* on the loop: the watches */
+void net_vhost_destroy(struct virtio_net *net);
+void net_vhost_fini(struct virtio_net *net); /* last, when nothing is served */
 
 /* virtio_net.c */
 bool net_runs(const struct virtio_net *net);

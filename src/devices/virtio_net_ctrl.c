@@ -43,6 +43,7 @@ bool net_ctrl_apply(struct virtio_net *net)
     };
     struct error err;
 
+    net_vhost_let_go(net, net->pairs_used); /* a queue that is detached is not to be read */
     if (netdev_set_offload(net->netdev, &offload, &err) == 0 &&
         netdev_set_queues(net->netdev, net->pairs_used, &err) == 0)
         return true;
@@ -257,4 +258,5 @@ void net_ctrl_run(struct virtio_net *net)
     virtio_notify(&net->vdev, queue);
     if (net->pairs_used != pairs)
         net_run_pairs(net);
+    net_vhost_settle(net);
 }

@@ -75,7 +75,25 @@ void virtio_net_stats(struct device *dev, struct virtio_net_stats *ret_stats)
         .tx_waits = counter_read(&stats->tx_waits),
         .rx_limit_waits = counter_read(&net->rx_limit.waits),
         .tx_limit_waits = counter_read(&net->tx_limit.waits),
+        .vhost_starts = counter_read(&stats->vhost_starts),
+        .vhost_stops = counter_read(&stats->vhost_stops),
     };
+}
+
+bool virtio_net_is_counted(const struct device *dev)
+{
+    return !self(dev)->vhost;
+}
+
+int virtio_net_log(struct device *dev, bool on, struct error *err)
+{
+    struct virtio_net *net = self(dev);
+    int r;
+
+    pthread_mutex_lock(&dev->lock);
+    r = net_vhost_log(net, on, err);
+    pthread_mutex_unlock(&dev->lock);
+    return r;
 }
 
 void virtio_net_limit(struct device *dev, const struct virtio_rates *rx,

@@ -12,6 +12,7 @@
 #include "vmrun/machine.h"
 #include "vmrun/memory.h"
 #include "vmrun/netdev.h"
+#include "vmrun/vhost.h"
 #include "vmrun/virtio_devices.h"
 
 #define MACHINE_MAX_DEVICES 64
@@ -57,9 +58,10 @@ struct machine {
     struct machine_net {
         struct netdev *netdev;
         struct iothread *thread;
-        struct device *dev;              /* of the devices */
-    } nets[CONFIG_MAX_NETS];             /* as in the configuration */
-    struct loop_timer *rarp_timer;       /* or NULL: there are no network cards */
+        struct vhost *vhosts[NETDEV_MAX_QUEUES]; /* of each pair, or NULL */
+        struct device *dev;                      /* of the devices */
+    } nets[CONFIG_MAX_NETS];                     /* as in the configuration */
+    struct loop_timer *rarp_timer;               /* or NULL: there are no network cards */
     unsigned rarp_left;                  /* how often the host still says where the guest is */
     struct console *virtio_console;      /* the client's side of hvc0, or NULL: there is none */
     struct device *hvc0, *rng, *balloon; /* of the devices, or NULL */
@@ -114,6 +116,8 @@ void machine_destroy_disk_threads(struct machine *m);
 /* The configuration's network cards; their threads and netdevs outlive them. */
 int machine_create_nets(struct machine *m, struct error *err);
 void machine_close_nets(struct machine *m);
+/* What the host's kernel writes for them is marked as what they write themselves is. */
+int machine_log_nets(struct machine *m, bool on, struct error *err);
 /* The configuration's vsock, if there is one; its thread and its socket outlive the device. */
 int machine_create_vsock(struct machine *m, struct error *err);
 void machine_close_vsock(struct machine *m);

@@ -132,7 +132,14 @@ int machine_sync_disks(struct machine *m, struct error *err)
 
 int machine_dirty_log(struct machine *m, bool on, struct error *err)
 {
-    return kvm_vm_dirty_log(m->vm, on, err);
+    struct error ignored;
+    int r = on ? machine_log_nets(m, true, err) : 0;
+
+    if (r == 0)
+        r = kvm_vm_dirty_log(m->vm, on, err);
+    if (!on || r < 0)
+        (void)machine_log_nets(m, false, &ignored); /* too much would be marked, at worst */
+    return r;
 }
 
 int machine_dirty_harvest(struct machine *m, unsigned region, uint64_t *bitmap, struct error *err)

@@ -58,6 +58,7 @@ static int create_card(struct machine *m, unsigned index, struct error *err)
         .queues = (unsigned)net->queues,
         .mtu = card_mtu(net),
         .netdev = card->netdev,
+        .vhosts = net->vhost ? card->vhosts : NULL,
         .thread = card->thread,
         .rx_rates = machine_rates(&net->rx_packets, &net->rx_bandwidth),
         .tx_rates = machine_rates(&net->tx_packets, &net->tx_bandwidth),
@@ -106,6 +107,24 @@ int machine_check_net(const struct vm_config *config, unsigned index, struct err
     int r = open_netdev(config, index, true, &netdev, err);
 
     netdev_close(netdev);
+    if (r == 0 && config->nets[index].vhost)
+        r = vhost_check(err) < 0 ? error_prefix(err, "nets[%u]", index) : 0;
+    return r;
+}
+
+/* One for each pair, and all of the guest's memory. */
+static int open_vhosts(struct machine *m, unsigned index, struct error *err)
+{
+    struct machine_net *card = &m->nets[index];
+    struct vhost_region regions[MEMORY_MAX_REGIONS];
+    int r = 0;
+
+    for (unsigned i = 0; i < m->memory->count; i++)
+        regions[i] = (struct vhost_region){.gpa = m->memory->regions[i].gpa,
+                                           .bytes = m->memory->regions[i].size,
+                                           .host = m->memory->regions[i].host};
+    for (unsigned i = 0; r == 0 && i < m->config->nets[index].queues; i++)
+        r = vhost_open(regions, m->memory->count, m->memory->dirty, &card->vhosts[i], err);
     return r;
 }
 
@@ -133,6 +152,8 @@ static int create_net(struct machine *m, unsigned index, struct error *err)
         return r;
     snprintf(name, sizeof(name), "net %.11s", m->config->nets[index].id);
     r = iothread_create(name, &card->thread, err);
+    if (r == 0 && m->config->nets[index].vhost)
+        r = open_vhosts(m, index, err);
     if (r == 0)
         r = create_card(m, index, err);
     if (r < 0)
@@ -193,8 +214,19 @@ void machine_close_nets(struct machine *m)
     loop_timer_destroy(m->rarp_timer);
     for (unsigned i = 0; i < CONFIG_MAX_NETS; i++) {
         iothread_destroy(m->nets[i].thread);
+        for (unsigned k = 0; k < NETDEV_MAX_QUEUES; k++)
+            vhost_close(m->nets[i].vhosts[k]);
         netdev_close(m->nets[i].netdev);
     }
+}
+
+int machine_log_nets(struct machine *m, bool on, struct error *err)
+{
+    int r = 0;
+
+    for (unsigned i = 0; r == 0 && i < m->config->net_count; i++)
+        r = virtio_net_log(m->nets[i].dev, on, err);
+    return r;
 }
 
 int machine_set_link(struct machine *m, const char *id, bool up, struct error *err)

@@ -82,9 +82,16 @@ static void add_net(struct sink *sink, const char *id, struct device *dev)
         {"tx_dropped", s.tx_dropped},         {"tx_waits", s.tx_waits},
         {"rx_limit_waits", s.rx_limit_waits}, {"tx_limit_waits", s.tx_limit_waits},
     };
+    const struct row uncounted[] = {
+        {"vhost_starts", s.vhost_starts},
+        {"vhost_stops", s.vhost_stops},
+    };
 
     snprintf(sink->device, sizeof(sink->device), "net.%s", id);
-    add_rows(sink, rows, COUNT_OF(rows));
+    if (virtio_net_is_counted(dev))
+        add_rows(sink, rows, COUNT_OF(rows));
+    else
+        add_rows(sink, uncounted, COUNT_OF(uncounted));
     virtio_stats(dev, add_queue, sink);
 }
 

@@ -14,7 +14,7 @@ import sys
 HEADERS = {
     "util": {"bucket", "bytes", "error", "forward", "histogram", "iothread", "log", "loop", "text", "thread"},
     "core": {"bus", "cpu_entry", "device", "irq", "memory", "state"},
-    "backends": {"block", "block_handover", "cgroup", "console", "netdev", "vsock"},
+    "backends": {"block", "block_handover", "cgroup", "console", "netdev", "vhost", "vsock"},
     "devices": {
         "acpi_pm", "debug_exit", "i8042", "pci", "rtc", "serial", "virtio", "virtio_devices",
         "virtqueue", "vmgenid",

@@ -202,6 +202,7 @@ static void a_net_that_says_nothing_but_its_tap_has_the_defaults(void **state)
     assert_null(config.nets[1].bridge);
     assert_null(config.nets[1].mac);
     assert_int_equal(config.nets[1].queues, 0); /* as many as suits */
+    assert_false(config.nets[1].vhost);
     assert_int_equal(config.nets[1].mtu, 0);
     config_fini(&config);
 }

@@ -423,6 +423,12 @@ static const struct {
      "nets[0].bridge: the backend \"user\" has no interface; \"tap\" has"},
     {{{"boot.kernel", "a"}, {"nets", "user,queues=2"}},
      "nets[0].queues: the backend \"user\" has one pair; \"tap\" has more"},
+    {{{"boot.kernel", "a"}, {"nets", "user,vhost"}},
+     "nets[0].vhost: the backend \"user\" has no vhost; \"tap\" has"},
+    {{{"boot.kernel", "a"}, {"nets", "tap=a,vhost=on,rx_bandwidth=1M"}},
+     "nets[0].rx_bandwidth: with vhost there are no limits; leave out one of them, or limit the "
+     "tap "
+     "with tc(8)"},
     {{{"boot.kernel", "a"}, {"nets", "user,mtu=65521"}},
      "nets[0].mtu: 65521; with the backend \"user\" it is 65520 at most"},
     {{{"boot.kernel", "a"}, {"nets", "tap=a,hostfwd=tcp:1:2"}},

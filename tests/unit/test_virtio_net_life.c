@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "fake_vhost.h"
 #include "nic_bench.h"
 #include "virtio_hostile.h"
 
@@ -271,6 +272,8 @@ static struct bench {
     struct virtio_machine *m;
     struct device *dev;
     struct fake_netdev wire;
+    struct fake_vhost kernel[PAIRS];
+    struct vhost *vhosts[PAIRS];
 } benches[4];
 
 static struct bench *bench_of(const struct device *dev)
@@ -288,8 +291,10 @@ static int create(void *opaque, struct virtio_machine *m, struct device **ret_de
     struct bench *b = bench_of(NULL);
     int r;
 
-    (void)opaque;
-    r = nic_create(m, fake_netdev_init(&b->wire, PAIRS), PAIRS, NULL, ret_dev, err);
+    for (unsigned i = 0; i < PAIRS; i++)
+        b->vhosts[i] = fake_vhost_init(&b->kernel[i], m->memory, m->loop);
+    r = nic_create_vhost(m, fake_netdev_init(&b->wire, PAIRS), PAIRS, opaque ? b->vhosts : NULL,
+                         ret_dev, err);
     if (r < 0) {
         fake_netdev_fini(&b->wire);
         return r;
@@ -368,9 +373,11 @@ static void settle(void *opaque, struct device *dev)
     virtio_machine_run(b->m);
 }
 
-static void hostile(unsigned queue, uint64_t features)
+/* opaque: not NULL, with vhost. */
+static void hostile(unsigned queue, uint64_t features, void *opaque)
 {
     const struct virtio_kind kind = {.create = create,
+                                     .opaque = opaque,
                                      .features = features,
                                      .works = works,
                                      .header = queue == TX ? header : NULL,
@@ -384,19 +391,42 @@ static void hostile(unsigned queue, uint64_t features)
 static void hostile_senders_do_no_harm(void **state)
 {
     (void)state;
-    hostile(TX, ALL);
+    hostile(TX, ALL, NULL);
 }
 
 static void hostile_receivers_do_no_harm(void **state)
 {
     (void)state;
-    hostile(RX, ALL);
+    hostile(RX, ALL, NULL);
 }
 
 static void hostile_commanders_do_no_harm(void **state)
 {
     (void)state;
-    hostile(2, ~BIT(VIRTIO_NET_F_MQ)); /* where the control queue is then */
+    hostile(2, ~BIT(VIRTIO_NET_F_MQ), NULL); /* where the control queue is then */
+}
+
+static void with_vhost_neither_senders_nor_receivers_do_harm(void **state)
+{
+    static char vhost;
+
+    (void)state;
+    hostile(TX, ALL, &vhost);
+    hostile(RX, ALL, &vhost);
+}
+
+static void it_conforms_with_vhost(void **state)
+{
+    static char vhost;
+
+    (void)state;
+    virtio_conformance_run(&(struct virtio_kind){.create = create,
+                                                 .opaque = &vhost,
+                                                 .works = works,
+                                                 .disturb = disturb,
+                                                 .settle = settle,
+                                                 .gone = gone,
+                                                 .queue = TX});
 }
 
 static void it_conforms(void **state)
@@ -429,6 +459,8 @@ int main(void)
         cmocka_unit_test(hostile_receivers_do_no_harm),
         cmocka_unit_test(hostile_commanders_do_no_harm),
         cmocka_unit_test(it_conforms),
+        cmocka_unit_test(with_vhost_neither_senders_nor_receivers_do_harm),
+        cmocka_unit_test(it_conforms_with_vhost),
     };
 
     return cmocka_run_group_tests_name("virtio_net_life", tests, NULL, NULL);

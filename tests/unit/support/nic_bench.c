@@ -14,18 +14,32 @@ const uint8_t nic_other[6] = {0x52, 0x54, 0, 9, 9, 9};
 const uint8_t nic_group[6] = {0x01, 0, 0x5e, 1, 2, 3};
 const uint8_t nic_everybody[6] = {255, 255, 255, 255, 255, 255};
 
-int nic_create(struct virtio_machine *m, struct netdev *netdev, unsigned pairs,
-               struct iothread *thread, struct device **ret_dev, struct error *err)
+static int create(struct virtio_machine *m, struct netdev *netdev, unsigned pairs,
+                  struct vhost *const *vhosts, struct iothread *thread, struct device **ret_dev,
+                  struct error *err)
 {
     struct virtio_net_params params = {.id = "net net0",
                                        .queues = pairs,
                                        .mtu = 1400,
                                        .netdev = netdev,
+                                       .vhosts = vhosts,
                                        .loop = thread ? NULL : m->loop,
                                        .thread = thread};
 
     memcpy(params.mac, nic_mac, sizeof(nic_mac));
     return virtio_net_create(m->platform, m->host, &params, ret_dev, err);
+}
+
+int nic_create(struct virtio_machine *m, struct netdev *netdev, unsigned pairs,
+               struct iothread *thread, struct device **ret_dev, struct error *err)
+{
+    return create(m, netdev, pairs, NULL, thread, ret_dev, err);
+}
+
+int nic_create_vhost(struct virtio_machine *m, struct netdev *netdev, unsigned pairs,
+                     struct vhost *const *vhosts, struct device **ret_dev, struct error *err)
+{
+    return create(m, netdev, pairs, vhosts, NULL, ret_dev, err);
 }
 
 void nic_build(struct nic_bench *f, unsigned pairs)

@@ -36,6 +36,8 @@ struct nic_bench {
 /* The device alone. thread: NULL for the machine's loop. */
 int nic_create(struct virtio_machine *m, struct netdev *netdev, unsigned pairs,
                struct iothread *thread, struct device **ret_dev, struct error *err);
+int nic_create_vhost(struct virtio_machine *m, struct netdev *netdev, unsigned pairs,
+                     struct vhost *const *vhosts, struct device **ret_dev, struct error *err);
 void nic_build(struct nic_bench *f, unsigned pairs);
 /* Fixtures of cmocka: a bench with one pair, or with PAIRS. */
 int nic_setup(void **state);
