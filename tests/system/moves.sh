@@ -13,7 +13,7 @@
 #   moves_table                what was measured of each move, and the medians
 #
 # The guest's own lines come to c by TCP, in /tmp/report: one connection, which lives as long as the guest does.
-GUEST=10.7.7.50 MEMORY=128M DISKS='--disk /mnt/disk' LINE='' LIFE=60
+GUEST=10.7.7.50 MEMORY=128M DISKS='--disk /mnt/disk' LINE='' LIFE=60 NET='' RECEIVE=''
 orders="ip addr add $GUEST/24 dev eth0; ip link set eth0 up; downtime answer &
 torture memory=32 writers=2 rate=4 disk=/dev/vda peer=$SERVER | tee /dev/console | nc $SERVER 7009"
 
@@ -49,7 +49,7 @@ torture_on() {
     : >/tmp/report
     nonce='' second=0 cpus=$2
     expect "$cpus: it starts on $1" on "$1" "vmrun run --detach --name torture --kernel $KERNEL --initrd ./initrd --cpus $cpus --memory $MEMORY \
-        $DISKS --net tap=tap0,bridge=br0 --console file:/tmp/serial --cmdline '$LINE $(script_line "$orders")'"
+        $DISKS --net tap=tap0,bridge=br0$NET --console file:/tmp/serial --cmdline '$LINE $(script_line "$orders")'"
     mkfifo /tmp/ask
     ./downtime ask $GUEST </tmp/ask >/tmp/away &
     exec 4>/tmp/ask
@@ -93,7 +93,7 @@ moved() {
 address_of() { sed -n "s/ $1\$//p" /etc/hosts; }
 migrate() {
     on $2 "rm -f /tmp/receive # of an earlier move, which says what this one is to say
-        vmrun receive --detach --insecure --console file:/tmp/serial tcp://0.0.0.0:7777 >/tmp/receive 2>&1 &"
+        vmrun receive --detach --insecure $RECEIVE --console file:/tmp/serial tcp://0.0.0.0:7777 >/tmp/receive 2>&1 &"
     wait_for 30 on $2 grep -q waiting /tmp/receive || return
     # Emulated hosts that share their CPU with others may need seconds for a stop; that is no failure of a move.
     on $1 "vmrun migrate --insecure --max-downtime 20000 torture tcp://$(address_of $2):7777" || { on $2 cat /tmp/receive; return 1; }

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=dash disable=SC1091,SC2016,SC2034,SC2153
+# Network cards that the host's kernel serves: traffic both ways with checksums, by each queue; save, restore with vhost and without
+# it, pause, reset and the cable in the midst of traffic; interrupts without MSI-X; and what is said where it cannot be.
+# seconds: 200
+# modules: virtio_pci,virtio_net,virtio_console
+# programs: iperf3 ip ethtool socat
+. ./lib.sh
+INITRD=$PWD/initrd MACHINE=net LIMIT=120
+agent="ip addr add 10.0.0.2/24 dev eth0; ip link set eth0 up
+$agent"
+
+attach() {
+    pty=$(vmrun status net --json | sed -n 's/.*"virtio_console": *"pty \([^"]*\)".*/\1/p')
+    stty -F "$pty" raw -echo
+    exec 3<>"$pty"
+}
+EXTRA=''
+start() {
+    rm -f /tmp/net.serial
+    vmrun run --name net --detach --kernel "$KERNEL" --initrd "$INITRD" --memory 256M --console file:/tmp/net.serial --hvc0 pty \
+        --cmdline "$EXTRA $(script_line "$agent")" "$@" >"$OUT" 2>"$ERR" || return
+    attach
+    debian_is_up
+}
+stat_of() { vmrun stats net --json | tr ',' '\n' | sed -n "s/.*\"net\.net0\.$1\": *\([0-9]*\).*/\1/p"; }
+served() { [ $(($(stat_of vhost_starts) - $(stat_of vhost_stops))) = "$1" ]; }
+ping_guest() { ping -c 2 -i 0.2 -W 30 "$@" 10.0.0.2; }
+ping_host() { in_guest "ping -c 2 -i 0.2 -W 30 $* 10.0.0.1"; }
+both_ping() { ping_host "$@" && ping_guest "$@"; }
+
+# A blob each way over TCP, with its checksum at the other end.
+listens='netstat -tln | grep -q :5000'
+to_guest() {
+    in_guest "socat -u -b 65536 TCP-LISTEN:5000 - | md5sum >/sum & until $listens; do sleep 0.1; done"
+    ./socat -u -b 65536 FILE:/tmp/blob TCP:10.0.0.2:5000
+    [ "$(in_guest 'wait; cat /sum')" = "$sum" ]
+}
+sink() {
+    ./socat -u -b 65536 TCP-LISTEN:5000 - | md5sum >/tmp/sum &
+    wait_for 60 sh -c "$listens"
+}
+from_guest() {
+    sink
+    in_guest "socat -u -b 65536 FILE:/blob TCP:10.0.0.1:5000"
+    wait $!
+    [ "$(cat /tmp/sum)" = "$sum" ]
+}
+fetches_blob() { [ "$(in_guest 'wget -q http://10.0.0.1/blob -O /blob; md5sum </blob')" = "$sum" ]; }
+both_ways() { to_guest && from_guest; }
+
+modprobe vhost_net
+modprobe bridge
+./ip link add br0 type bridge
+./ip addr add 10.0.0.1/24 dev br0
+./ip link set br0 up
+dd if=/dev/urandom of=/tmp/blob bs=1M count=32 2>/dev/null
+sum=$(md5sum </tmp/blob)
+httpd -p 80 -h /tmp
+./iperf3 -s -D >/dev/null
+
+expect "a guest with two CPUs comes up on a tap that vmrun makes" start --cpus 2 --net tap=tap0,bridge=br0,vhost=on
+expect "with a pair of queues for each CPU" in_guest 'ethtool -l eth0 | grep -A 9 Current | grep -q "Combined:.*2"'
+expect "the kernel serves all four rings" served 4
+expect "ping passes both ways" both_ping
+expect "large pings pass, in fragments" both_ping -s 60000
+expect "the guest fetches a file" fetches_blob
+expect "files arrive unharmed both ways" both_ways
+expect "streams from each CPU" in_guest 'taskset 1 iperf3 -c 10.0.0.1 -n 8M && taskset 2 iperf3 -c 10.0.0.1 -n 8M'
+expect "streams to each CPU" in_guest 'taskset 1 iperf3 -c 10.0.0.1 -n 8M -R && taskset 2 iperf3 -c 10.0.0.1 -n 8M -R'
+expect "eight streams each way" in_guest 'iperf3 -c 10.0.0.1 -n 16M -P 8 && iperf3 -c 10.0.0.1 -n 16M -P 8 -R'
+uncounted() { ! vmrun stats net --json | grep -E 'net0\.(tx_frames|rx_frames|rx0|tx0)'; }
+expect "what nobody counts is not told as 0" uncounted
+expect "and the driver's commands are counted" [ "$(stat_of ctrl.requests)" -gt 0 ]
+
+# Queues, offloads, the cable
+expect "one pair of queues is enough" in_guest 'ethtool -L eth0 combined 1 && ping -c 1 10.0.0.1'
+expect "and the kernel has only that" served 2
+expect "files arrive unharmed by it" both_ways
+expect "two pairs again" in_guest 'ethtool -L eth0 combined 2 && iperf3 -c 10.0.0.1 -n 16M -P 8 -R'
+expect "the kernel has both" served 4
+expect "the guest takes no checksums from others" in_guest 'ethtool -K eth0 rx-gro-hw off tx off sg off tso off gso off gro off'
+expect "files arrive unharmed" both_ways
+expect "and as before again" in_guest 'ethtool -K eth0 tx on sg on tso on gso on rx-gro-hw on gro on'
+link() { # $1: true or false
+    echo '{"jsonrpc":"2.0","id":1,"method":"vm.nets.link","params":{"id":"net0","up":'"$1"'}}' |
+        ./socat -t 5 - UNIX-CONNECT:/run/vmrun/net.sock | tee /dev/stderr | grep -q '"result"'
+}
+carrier_is() { wait_for 60 in_guest "[ \$(cat /sys/class/net/eth0/carrier) = $1 ]"; }
+expect "the cable is pulled" link false
+expect "and the kernel serves nothing" served 0
+expect "the guest sees its link down" carrier_is 0
+expect "no ping passes" sh -c '! ping -c 1 -W 2 10.0.0.2'
+expect "the cable is put in" link true
+expect "the guest sees its link up" carrier_is 1
+expect "pings pass" both_ping
+expect "the tap goes down" ./ip link set tap0 down
+expect "the guest sees its link down with it" carrier_is 0
+expect "the tap comes up" ./ip link set tap0 up
+expect "the guest sees its link up" carrier_is 1
+expect "pings pass again" both_ping
+expect "the guest takes its interface down and up" in_guest 'ip link set eth0 down; sleep 1; ip link set eth0 up'
+expect "and pings pass" both_ping
+expect "the guest's driver goes and comes" in_guest 'd=$(basename $(readlink /sys/class/net/eth0/device)); cd /sys/bus/virtio/drivers/virtio_net' \
+    '&& echo $d >unbind && echo $d >bind && sleep 1 && ip addr add 10.0.0.2/24 dev eth0; ip link set eth0 up; ethtool -L eth0 combined 2; true'
+expect "pings pass" both_ping
+expect "the kernel serves its rings" served 4
+
+# In the midst of traffic: four blobs each way, and something happens meanwhile.
+beside() {
+    in_guest "socat -u -b 65536 TCP-LISTEN:5002 - | md5sum >/sum & (for _ in 1 2 3 4; do cat /blob; done | socat -u -b 65536 - TCP:10.0.0.1:5000,retry=20) >/dev/null 2>&1 &" \
+        'until netstat -tln | grep -q :5002; do sleep 0.1; done' &&
+        sink4 && { (for _ in 1 2 3 4; do cat /tmp/blob; done) | ./socat -u -b 65536 - TCP:10.0.0.2:5002 & sender=$!; } && sleep 1 && "$@"
+    result=$?
+    wait "$sender" "$sinks"
+    in_guest 'for _ in $(seq 600); do [ -s /sum ] && break; sleep 0.1; done'
+    got="$(in_guest 'cat /sum; rm /sum')"
+    echo "sums: $(cat /tmp/sum) and $got, not $sum4; result $result"
+    [ $result = 0 ] && [ "$(cat /tmp/sum)" = "$sum4" ] && [ "$got" = "$sum4" ]
+}
+sink4() {
+    ./socat -u -b 65536 TCP-LISTEN:5000 - | md5sum >/tmp/sum &
+    sinks=$!
+}
+resets() { # both transfers end then, and whoever waits for them hears of it
+    vmrun reset net && debian_is_up
+}
+sum4=$(cat /tmp/blob /tmp/blob /tmp/blob /tmp/blob | md5sum)
+pauses() { vmrun pause net && sleep 3 && served 0 && vmrun resume net; }
+saves_live() { vmrun save net --force /tmp/live.snap && vmrun save net --force /tmp/live.snap; }
+carry() { # OPTION...: into a file, and on from there
+    exec 3>&-
+    vmrun save net --stop --force /tmp/net.snap && vmrun restore /tmp/net.snap --detach "$@" && attach
+}
+expect "a transfer both ways that is paused goes on and is unharmed" beside pauses
+expect "one that is saved live twice is unharmed" beside saves_live
+expect "one of a machine that is saved, and restored with vhost" beside carry
+expect "the kernel serves it" served 4
+expect "and restored without it" beside carry --set nets[0].vhost=off
+expect "it is counted now" [ "$(stat_of tx_frames)" -gt 0 ]
+expect "and restored with it again" beside carry --set nets[0].vhost=on
+expect "the kernel serves it" served 4
+in_guest "(while true; do cat /blob; done | socat -u - TCP:10.0.0.1:5003) >/dev/null 2>&1 &"
+./socat -u TCP-LISTEN:5003,fork,reuseaddr /dev/null 2>/dev/null &
+sleep 2
+expect "a reset in the middle of a transfer" resets
+expect "pings pass" both_ping
+expect "the kernel serves it" served 4
+expect "it fetches a file" fetches_blob
+expect "files arrive unharmed both ways" both_ways
+vmrun kill net
+exec 3>&-
+
+# Without MSI-X
+EXTRA=pci=nomsi
+expect "a guest without MSI-X comes up" start --cpus 1 --net tap=tap0,bridge=br0,vhost=on
+expect "the kernel serves its two rings" served 2
+expect "pings pass" both_ping
+expect "it fetches a file" fetches_blob
+expect "files arrive unharmed both ways" both_ways
+vmrun kill net
+exec 3>&-
+EXTRA=''
+
+# Taps that were made before
+./ip tuntap add dev tap1 mode tap
+./ip tuntap add dev tap4 mode tap multi_queue
+expect "a tap without queues gets a card of one pair" start --cpus 2 --net tap=tap1,bridge=br0,vhost=on
+expect "as its driver sees" in_guest 'ethtool -l eth0 | grep -A 9 Current | grep -q "Combined:.*1"'
+expect "and pings pass" both_ping
+vmrun kill net
+exec 3>&-
+expect "a tap with queues gets a card of several" start --cpus 2 --net tap=tap4,bridge=br0
+expect "as its driver sees" in_guest 'ethtool -l eth0 | grep -A 9 Current | grep -q "Combined:.*2"'
+expect "and pings pass" both_ping
+
+# What cannot be
+set_limit() { ! vmrun set net nets[0].vhost=true 2>"$ERR" && grep -q 'cannot be set' "$ERR"; }
+expect "vhost is not switched on while a machine is there" set_limit
+vmrun kill net
+exec 3>&-
+refused() { # WORDS COMMAND...: in one line, with status 1
+    words=$1
+    shift
+    STATUS=0
+    "$@" </dev/null >"$OUT" 2>"$ERR" || STATUS=$?
+    [ "$STATUS" = 1 ] && [ "$(wc -l <"$ERR")" = 1 ] && grep -q -F -e "$words" "$ERR"
+}
+run() { vmrun run --kernel "$KERNEL" --initrd "$INITRD" --console none "$@"; }
+expect "limits and vhost exclude each other" refused 'nets[0].tx_packets: with vhost there are no limits' run --net tap=tap0,vhost=on,tx_packets=100
+expect "so do passt and vhost" refused 'nets[0].vhost: the backend "user" has no vhost' run --net user,vhost=on
+as_user() { su user -c "export XDG_RUNTIME_DIR=/tmp/user-run PATH=/job:$PATH; vmrun run --kernel $KERNEL --initrd /tmp/initrd --console none $*"; }
+cp initrd /tmp/initrd && chmod 644 /tmp/initrd
+mkdir -m 700 /tmp/user-run && chown user /tmp/user-run
+./ip tuntap add dev tap5 mode tap user user
+./ip link set tap5 up
+chmod 600 /dev/vhost-net
+expect "a user without access is told what helps" refused 'nets[0]: vhost: no access to /dev/vhost-net; as root: chgrp kvm /dev/vhost-net, then chmod 660' as_user --net tap=tap5,vhost=on
+chgrp kvm /dev/vhost-net && chmod 660 /dev/vhost-net
+serves_user() { su user -c "export XDG_RUNTIME_DIR=/tmp/user-run PATH=/job:$PATH; vmrun run --kernel $KERNEL --initrd /tmp/initrd --net tap=tap5,vhost=on --cmdline '$(script_line 'ip link set eth0 up; ls /sys/class/net')'" </dev/null >"$OUT" 2>"$ERR"; printed eth0; }
+expect "and that does help" serves_user
+mv /dev/vhost-net /tmp/vhost-net
+expect "a host without vhost is told of" refused 'nets[0]: vhost: the host has no /dev/vhost-net; as root: modprobe vhost_net' run --net tap=tap0,vhost=on
+restore_is_refused() { ! timeout 100 vmrun restore /tmp/net.snap --set 'nets[0].vhost=on' </dev/null 2>"$ERR" && cat "$ERR" && grep -q 'nets\[0\]: vhost: the host has no /dev/vhost-net' "$ERR"; }
+expect "also before a restore" restore_is_refused
+mv /tmp/vhost-net /dev/vhost-net
+expect "nothing is left behind" wait_for 10 nothing_left
+finish
