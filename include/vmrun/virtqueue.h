@@ -66,8 +66,9 @@ int virtqueue_start(struct virtqueue *vq);
 void virtqueue_stop(struct virtqueue *vq);
 
 /*
- * Somebody else has served it, and has given back whatever it took: it stands at `next` now, and
- * nobody here knows whether the driver was told of all of it, so that it is told once more.
+ * Somebody else has served a queue that is started, and took all before `next`. What of that he did
+ * not give back is there once more. Nobody here knows whether the driver was told of the rest, so
+ * that it is told once more.
  */
 void virtqueue_take_back(struct virtqueue *vq, uint16_t next);
 

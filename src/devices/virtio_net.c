@@ -142,6 +142,14 @@ static void transmit(struct net_pair *pair)
 
 /* Events */
 
+static void run_pair(struct net_pair *pair)
+{
+    if (!net_vhost_serves(pair, VHOST_RX))
+        net_rx_run(pair);
+    if (net_runs(pair->net) && !pair->tx_blocked && !net_vhost_serves(pair, VHOST_TX))
+        transmit(pair);
+}
+
 static void netdev_ready(void *opaque, uint32_t events)
 {
     struct net_pair *pair = opaque;
@@ -151,9 +159,12 @@ static void netdev_ready(void *opaque, uint32_t events)
         return;
     }
     if (events & (EPOLLERR | EPOLLHUP)) {
-        /* The interface is gone, for good; what the guest sends is dropped and counted. */
-        pair->rx_wanted = pair->tx_blocked = false;
-        transmit(pair);
+        /*
+         * The interface is gone, for good: receiving shows it, and what the guest sends is dropped
+         * and counted. Or the pair was not in use when this was said, and goes on.
+         */
+        pair->tx_blocked = false;
+        run_pair(pair);
         net_pair_watch(pair);
         return;
     }
@@ -161,14 +172,6 @@ static void netdev_ready(void *opaque, uint32_t events)
         transmit(pair);
     if (events & EPOLLIN && pair->rx_wanted && net_runs(pair->net))
         net_rx_run(pair);
-}
-
-static void run_pair(struct net_pair *pair)
-{
-    if (!net_vhost_serves(pair, VHOST_RX))
-        net_rx_run(pair);
-    if (net_runs(pair->net) && !pair->tx_blocked && !net_vhost_serves(pair, VHOST_TX))
-        transmit(pair);
 }
 
 void net_run_pairs(struct virtio_net *net)
@@ -207,13 +210,14 @@ static void virtio_net_kick(struct virtio_device *vdev, unsigned queue)
         transmit(pair);
 }
 
-static void update_link(struct virtio_net *net)
+void net_update_link(struct virtio_net *net)
 {
     bool link = !net->unplugged && netdev_link_up(net->netdev);
 
     if (link == net->link)
         return;
     net->link = link;
+    net_vhost_settle(net); /* what comes to no wire is dropped here */
     virtio_config_changed(&net->vdev);
 }
 
@@ -227,7 +231,7 @@ static void link_news(void *opaque, uint32_t events)
         return;
     }
     netdev_link_drain(net->netdev);
-    update_link(net);
+    net_update_link(net);
 }
 
 void virtio_net_set_link(struct device *dev, bool up)
@@ -236,9 +240,8 @@ void virtio_net_set_link(struct device *dev, bool up)
 
     pthread_mutex_lock(&dev->lock);
     net->unplugged = !up;
-    net_vhost_settle(net); /* what is sent and received without a cable is dropped here */
     if (!net->vdev.paused)
-        update_link(net);
+        net_update_link(net);
     pthread_mutex_unlock(&dev->lock);
 }
 
@@ -351,10 +354,10 @@ static void virtio_net_resume(struct device *dev)
     struct virtio_net *net = from_device(dev);
 
     virtio_resume(dev); /* which rings each doorbell */
-    net_vhost_settle(net);
     if (net->link_watch)
         loop_watch_set(net->link_watch, EPOLLIN);
-    update_link(net);
+    net_update_link(net);
+    net_vhost_settle(net);
 }
 
 static void destroy_watches(void *opaque)

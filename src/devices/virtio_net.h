@@ -127,7 +127,8 @@ void net_vhost_fini(struct virtio_net *net); /* last, when nothing is served */
 
 /* virtio_net.c */
 bool net_runs(const struct virtio_net *net);
-void net_pair_watch(struct net_pair *pair); /* hear of what it waits for, and of nothing else */
-void net_run_pairs(struct virtio_net *net); /* other pairs are in use now. On the loop. */
+void net_pair_watch(struct net_pair *pair);   /* hear of what it waits for, and of nothing else */
+void net_run_pairs(struct virtio_net *net);   /* other pairs are in use now. On the loop. */
+void net_update_link(struct virtio_net *net); /* tell the guest, and follow, if it has changed */
 
 #endif

@@ -4,7 +4,7 @@
  *
  * The one thing to know: the kernel serves a ring only while all is as it can do it, and
  * net_vhost_settle() follows whenever that changes. Else the ring is ours, as it is without vhost:
- * while the machine stands still, so that its state is the same; with the cable pulled; and of a
+ * while the machine stands still, so that its state is the same; with the link down; and of a
  * driver that did not take what vhost does unasked.
  */
 #include "virtio_net.h"
@@ -28,7 +28,7 @@ static bool wanted(const struct net_kernel_ring *ring)
 {
     const struct virtio_net *net = ring->pair->net;
 
-    return net_runs(net) && !net->unplugged && ring->pair->index < net->pairs_used &&
+    return net_runs(net) && net->link && ring->pair->index < net->pairs_used &&
            (net->vdev.negotiated & NEEDED_FEATURES) == NEEDED_FEATURES &&
            net->guest_offloads >> VIRTIO_NET_F_GUEST_CSUM & 1 && queue_of(ring)->used_at;
 }
@@ -194,6 +194,8 @@ static void ring_is_bad(void *opaque, uint32_t events)
     (void)events;
     if (eventfd_read(pair->error_fd, &count) < 0)
         return;
+    if (net_runs(pair->net))
+        net_update_link(pair->net); /* it says the same of a tap that is gone */
     if (net_runs(pair->net) && (pair->rings[VHOST_RX].on || pair->rings[VHOST_TX].on))
         virtio_broken(&pair->net->vdev, "the driver broke a ring, says the host's kernel");
 }

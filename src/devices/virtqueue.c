@@ -66,6 +66,11 @@ static uint16_t *used_flags(const struct virtqueue *vq)
     return (uint16_t *)vq->used_at;
 }
 
+static uint16_t *used_idx(const struct virtqueue *vq)
+{
+    return (uint16_t *)vq->used_at + 1;
+}
+
 static uint64_t used_ring_offset(unsigned i)
 {
     return 4 + i * USED_BYTES;
@@ -123,6 +128,10 @@ int virtqueue_start(struct virtqueue *vq)
 
 void virtqueue_take_back(struct virtqueue *vq, uint16_t next)
 {
+    uint16_t used = load16(used_idx(vq));
+
+    if ((uint16_t)(next - used) <= vq->size)
+        next = used; /* else the driver has written it */
     vq->next_avail = vq->next_used = vq->seen_avail = next;
     vq->signalled_used = (uint16_t)(next + 1); /* as good as 65535 requests ago */
     vq->quiet = false;
