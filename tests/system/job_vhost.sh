@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=dash disable=SC1091,SC2016,SC2034,SC2153
 # Network cards that the host's kernel serves: traffic both ways with checksums, by each queue; save, restore with vhost and without
-# it, pause, reset and the cable in the midst of traffic; interrupts without MSI-X; and what is said where it cannot be.
-# seconds: 200
+# it, pause, reset and the cable in the midst of traffic; whether its log has all that it wrote; interrupts without MSI-X; a tap that
+# vanishes; and what is said where it cannot be.
+# seconds: 240
 # modules: virtio_pci,virtio_net,virtio_console
 # programs: iperf3 ip ethtool socat
 . ./lib.sh
@@ -96,8 +97,10 @@ expect "the guest sees its link up" carrier_is 1
 expect "pings pass" both_ping
 expect "the tap goes down" ./ip link set tap0 down
 expect "the guest sees its link down with it" carrier_is 0
+expect "and the kernel serves nothing" served 0
 expect "the tap comes up" ./ip link set tap0 up
 expect "the guest sees its link up" carrier_is 1
+expect "the kernel serves its rings" served 4
 expect "pings pass again" both_ping
 expect "the guest takes its interface down and up" in_guest 'ip link set eth0 down; sleep 1; ip link set eth0 up'
 expect "and pings pass" both_ping
@@ -140,15 +143,113 @@ expect "and restored without it" beside carry --set nets[0].vhost=off
 expect "it is counted now" [ "$(stat_of tx_frames)" -gt 0 ]
 expect "and restored with it again" beside carry --set nets[0].vhost=on
 expect "the kernel serves it" served 4
-in_guest "(while true; do cat /blob; done | socat -u - TCP:10.0.0.1:5003) >/dev/null 2>&1 &"
-./socat -u TCP-LISTEN:5003,fork,reuseaddr /dev/null 2>/dev/null &
-sleep 2
+
+rm -f /tmp/live.snap
+
+# What the kernel's log has is compared with all of RAM: while the guest touches neither rings nor buffers, and while two streams
+# have no end.
+saved() { # FILE HOW [OPTION...]: how it was known what changed
+    file=$1 how=$2
+    shift 2
+    vmrun save net --force "/tmp/$file" "$@" --json >/tmp/saved || return
+    grep -E '"(found|held_bytes|rounds)"' /tmp/saved | tr -d '\n '
+    grep -q "\"found\": *\"$how\"" /tmp/saved
+}
+saved_paused() { # FILE HOW BASE: what changed, and then all of it
+    sleep 2
+    vmrun pause net && saved "$1" "$2" --base "/tmp/$3" && saved whole.snap all && vmrun resume net
+}
+same_ram() {
+    vmrun snapshot diff "/tmp/$1" "/tmp/$2" --json >/tmp/diff || return
+    grep -q '"pages": *0' /tmp/diff && grep -q '"only_in_a_bytes": *0' /tmp/diff && return
+    vmrun snapshot diff "/tmp/$1" "/tmp/$2" | tail -n 8
+    return 1
+}
+unheard() {
+    for n in $(seq 40); do
+        dd if=/tmp/blob bs=1000 skip="$n" count=1 | ./socat -u - UDP-DATAGRAM:10.0.0.255:9,broadcast || return
+    done
+}
+streams() {
+    ./socat -u TCP-LISTEN:5003,reuseaddr /dev/null &
+    in_guest "socat -u TCP-LISTEN:5004 /dev/null & (while cat /blob; do :; done | socat -u - TCP:10.0.0.1:5003,retry=20) >/dev/null 2>&1 &" \
+        'until netstat -tln | grep -q :5004; do sleep 0.1; done' || return
+    (while cat /tmp/blob; do :; done | ./socat -u - TCP:10.0.0.2:5004) >/dev/null 2>&1 &
+    sleep 2
+}
+frames() { in_guest 'cat /sys/class/net/eth0/statistics/rx_packets'; }
+expect "the guest's interface is down, and its driver still there" in_guest 'ip link set eth0 down'
+had=$(frames)
+expect "it is saved, and what is written from then on is noted" saved first.snap all --track
+expect "what it does not hear lies in its buffers" unheard
+expect "what changed is saved by that" saved_paused log.snap log first.snap
+expect "it is the same as a whole one" same_ram log.snap whole.snap
+expect "the interface is up again" in_guest 'ip link set eth0 up; sleep 1'
+expect "and its driver finds them all" [ "$(frames)" -ge $((had + 40)) ]
+expect "and pings pass" both_ping
+expect "two streams begin" streams
+expect "it is saved, and what is written from then on is noted" saved first.snap all --track
+expect "what changed is saved by that" saved_paused log.snap log first.snap
+expect "it is the same as a whole one" same_ram log.snap whole.snap
+expect "it is carried to where all is mapped" carry
+expect "what changed is saved by what was copied" saved_paused mapped.snap mappings net.snap
+expect "it is the same as a whole one" same_ram mapped.snap whole.snap
+rm -f /tmp/first.snap /tmp/log.snap /tmp/mapped.snap /tmp/whole.snap
 expect "a reset in the middle of a transfer" resets
 expect "pings pass" both_ping
 expect "the kernel serves it" served 4
 expect "it fetches a file" fetches_blob
 expect "files arrive unharmed both ways" both_ways
-vmrun kill net
+
+# What the guest has not read yet lies in pages that nobody but the kernel has written.
+unread() {
+    mkfifo /tmp/late
+    in_guest 'rm -f /sum; echo "4096 4194304 8388608" >/proc/sys/net/ipv4/tcp_rmem' \
+        '&& socat -u -b 65536 TCP-LISTEN:5005 - | (until [ -e /go ]; do sleep 0.1; done; md5sum >/sum) &' \
+        'until netstat -tln | grep -q :5005; do sleep 0.1; done'
+    ./socat -u -b 65536 - TCP:10.0.0.2:5005 </tmp/late &
+    exec 5>/tmp/late
+    dd if=/tmp/blob bs=1M count=1 >&5
+}
+# All but what a pipe and a program hold: nothing of it is under way any more, here or there.
+waits_there() {
+    in_guest "netstat -tn" | awk '/:5005 / { print; n = $2 } END { exit n < 1048576 - 2 * 65536 }' || return
+    sleep 2
+    netstat -tn | awk '/:5005 / { print; n = $3 } END { exit n != 0 }'
+}
+later() {
+    dd if=/tmp/blob bs=1M skip=1 count=1 >&5
+    exec 5>&-
+    in_guest 'touch /go; for _ in $(seq 600); do [ -s /sum ] && break; sleep 0.1; done'
+    netstat -tn
+    in_guest 'netstat -tn; cat /sum' | tee /tmp/sum
+    grep "$(dd if=/tmp/blob bs=1M count=2 | md5sum)" /tmp/sum
+}
+goes_on_from() {
+    vmrun kill net
+    exec 3>&-
+    vmrun restore "/tmp/$1" --detach 5>&- && attach
+}
+expect "it is saved live" saved first.snap all --track
+expect "then a connection brings what nobody reads" unread
+expect "it waits in the guest" wait_for 60 waits_there
+expect "what changed is saved live" saved live.snap log --base /tmp/first.snap
+expect "the machine is killed, and goes on from there" goes_on_from live.snap
+expect "the kernel serves it" served 4
+expect "the connection goes on, and all of it is right" later
+expect "so is what the guest had in memory" [ "$(in_guest 'md5sum </blob')" = "$sum" ]
+expect "files arrive unharmed both ways" both_ways
+rm -f /tmp/first.snap /tmp/live.snap
+
+# A tap that vanishes
+in_guest "(while socat -u FILE:/blob UDP-SENDTO:10.0.0.1:5006; do :; done) >/dev/null 2>&1 &"
+sleep 1
+expect "the tap is deleted while the guest sends" ./ip link del tap0
+expect "the guest sees its link down" carrier_is 0
+expect "and the kernel serves nothing" served 0
+expect "the guest may go on sending" in_guest 'ping -c 2 10.0.0.1; sleep 1; ip link set eth0 down; ip link set eth0 up'
+expect "no ring is broken" in_guest '! dmesg | grep -i -E "is not a head|needs reset|virtio.*error|timeout"'
+expect "and the machine ends as it should" vmrun stop net
 exec 3>&-
 
 # Without MSI-X
