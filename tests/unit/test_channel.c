@@ -332,9 +332,9 @@ static void patience_ends_for_who_takes_little_at_a_time(void **state)
     (void)state;
     assert_non_null(out.iov_base);
     channel_ok(channel_accept(pair.listener, PAIR_WAIT_MS, &channel, &err), &err);
+    start = channel_pair_now_ms();
     channel_set_patience(channel, 3000); /* some 2 MiB, besides what the kernel takes */
     assert_int_equal(thread_start(&taker, "taker", 0, take_slowly, &fd, &err), 0);
-    start = channel_pair_now_ms();
     assert_int_equal(channel_send(channel, &out, 1, &err), -ETIMEDOUT);
     assert_non_null(strstr(err.msg, "it did not all go in time"));
     assert_in_range(channel_pair_now_ms() - start, 3000, 10000);
