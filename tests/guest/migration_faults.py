@@ -69,6 +69,11 @@ def give_up(folder, number):
     os._exit(128 + number)
 
 
+def scratch():
+    """A folder for the folders of moves, for as long as it is used."""
+    return tempfile.TemporaryDirectory(prefix="vmrun-test-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
+
+
 class Wrong(Exception):
     """A promise that was broken, in words."""
 
@@ -336,8 +341,7 @@ def main():
     doctor = subprocess.run([options.vmrun, "doctor", "--json"], stdout=subprocess.PIPE, text=True, check=False).stdout
     options.ring = 0 if '"native": true' in doctor else 3
 
-    parent = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="vmrun-test-", dir=parent) as folder:
+    with scratch() as folder:
         options.folder = pathlib.Path(folder)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda number, _frame: give_up(options.folder, number))

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import types
 
-from migration_faults import Move, Wrong, wait_for
+from migration_faults import Move, Wrong, scratch, wait_for
 from migration_proxy import HEADER, close, name_of, read_exactly
 
 DATA = pathlib.Path(__file__).resolve().parent.parent / "unit" / "data"
@@ -124,8 +124,13 @@ def make(options, path):
 
 
 def main():
-    options = types.SimpleNamespace(vmrun=str(pathlib.Path(sys.argv[1]).resolve()), ring=3, channels=1, without_disk=True,
-                                    payloads=str(pathlib.Path(sys.argv[2]).resolve()), words="1 16 4000")
+    with scratch() as folder:
+        return run(folder)
+
+
+def run(folder):
+    options = types.SimpleNamespace(folder=folder, vmrun=str(pathlib.Path(sys.argv[1]).resolve()), ring=3, channels=1,
+                                    without_disk=True, payloads=str(pathlib.Path(sys.argv[2]).resolve()), words="1 16 4000")
     try:
         with open("/dev/kvm", "rb+", buffering=0):
             pass
