@@ -2,7 +2,7 @@
 # shellcheck shell=dash disable=SC1091,SC2016,SC2034,SC2153
 # Memory that the guest gives up, or has free, is the host's again: followed on vmrun's own resident memory.
 # $1: how often it goes up and down (2).
-# seconds: 200
+# seconds: 180
 # modules: virtio_pci,virtio_blk,virtio_console,virtio_balloon
 # disks: debian
 # memory: 3072

@@ -3,7 +3,7 @@
 # Network cards that the host's kernel serves: traffic both ways with checksums, by each queue; save, restore with vhost and without
 # it, pause, reset and the cable in the midst of traffic; whether its log has all that it wrote; interrupts without MSI-X; a tap that
 # vanishes; and what is said where it cannot be.
-# seconds: 240
+# seconds: 260
 # modules: virtio_pci,virtio_net,virtio_console
 # programs: iperf3 ip ethtool socat
 . ./lib.sh

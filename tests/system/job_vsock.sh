@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=dash disable=SC1091,SC2016,SC2153
-# seconds: 60
+# seconds: 40
 # modules: virtio_pci,vmw_vsock_virtio_transport
 # builds: tests/system/streams.c
 # Stream sockets between Linux and programs of its host; $1: MiB each way (64).
