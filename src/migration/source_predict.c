@@ -184,7 +184,7 @@ static int rehearse_once(struct source *s, struct error *err)
 
 int source_rehearse(struct source *s, struct error *err)
 {
-    struct source_prediction *p = &s->prediction;
+    struct source_prediction *p = &s->prediction, other;
     uint64_t start;
     int r;
 
@@ -194,11 +194,17 @@ int source_rehearse(struct source *s, struct error *err)
     if (r == 0)
         r = machine_sync_disks(source_machine(s), err);
     p->sync_ns = loop_now_ns() - start;
-    /* The first one finds cold what the stop will find warm. */
+    /* The first one finds cold what the stop will find warm; who took longer of the others was
+     * held up by something else. */
     if (r == 0)
         r = rehearse_once(s, err);
     if (r == 0)
         r = rehearse_once(s, err);
+    other = *p;
+    if (r == 0)
+        r = rehearse_once(s, err);
+    if (r == 0 && other.call_ns + other.rehearsed_ns < p->call_ns + p->rehearsed_ns)
+        *p = other;
     p->rehearsed = r == 0;
     return r;
 }
