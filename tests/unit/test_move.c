@@ -266,11 +266,23 @@ static void a_slow_moment_passes_and_the_guest_is_not_slowed_down_for_it(void **
     const struct migration_move move = {.channels = 1, .timeout_ns = UINT64_C(60000000000)};
 
     (void)state;
-    moving.slow_loads = MOVING_REHEARSALS;
+    moving.slow_loads = (1u << MOVING_REHEARSALS) - 1;
     moving_run(&move);
     moving_expect_there();
     assert_true(moving.target->loads > 2 * MOVING_REHEARSALS);
     assert_int_equal(moving.source.throttles, 0);
+    assert_true(moving.report.predicted_pause_ns < MOVING_SLOW_NS);
+}
+
+static void of_two_rehearsals_the_quicker_one_is_believed(void **state)
+{
+    const struct migration_move move = {.channels = 1, .timeout_ns = UINT64_C(60000000000)};
+
+    (void)state;
+    moving.slow_loads = 1u << (MOVING_REHEARSALS - 1); /* the last one of them */
+    moving_run(&move);
+    moving_expect_there();
+    assert_int_equal(moving.target->loads, MOVING_REHEARSALS + 1); /* and the state itself */
     assert_true(moving.report.predicted_pause_ns < MOVING_SLOW_NS);
 }
 
@@ -549,6 +561,7 @@ int main(void)
         TEST(a_limit_of_our_own_does_not_hold_while_it_stands_still),
         TEST(a_check_tells_of_the_network_and_of_our_limit_where_each_holds),
         TEST(a_slow_moment_passes_and_the_guest_is_not_slowed_down_for_it),
+        TEST(of_two_rehearsals_the_quicker_one_is_believed),
         TEST(a_limit_that_no_stop_can_meet_is_told_as_such),
         TEST(what_fails_at_any_step_is_told_on_both_sides_and_leaves_it_as_it_was),
         TEST(memory_of_another_layout_is_refused),

@@ -16,7 +16,7 @@
 #define MOVING_MIB (UINT64_C(1) << 20)
 #define MOVING_LOW (4 * MOVING_MIB)
 #define MOVING_SIZE (6 * MOVING_MIB + 64 * 4096) /* the upper region's chunks do not fill it */
-#define MOVING_REHEARSALS 2u                     /* at least */
+#define MOVING_REHEARSALS 3u                     /* at least */
 #define MOVING_SLOW_NS 400000000
 #define MOVING_PAGES (MOVING_SIZE / GUEST_PAGE_SIZE)
 
@@ -76,7 +76,7 @@ extern struct moving {
     void (*act)(void); /* on whichever thread */
     enum block_handover_answer answer;
     bool taking;         /* the arbiter says that the target has not yet got all */
-    unsigned slow_loads; /* so many of the first loads of a state take MOVING_SLOW_NS */
+    unsigned slow_loads; /* bit n: load n of a state takes MOVING_SLOW_NS */
 
     struct receive *receive;
     bool other_memory;
