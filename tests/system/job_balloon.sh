@@ -17,28 +17,20 @@ rss() { # in MiB, of the process that is the machine
     kb=$(sed -n 's/^VmRSS:[^0-9]*\([0-9]*\) kB/\1/p' "/proc/$(vmrun status "$MACHINE" --json | sed -n 's/.*"pid": *\([0-9]*\).*/\1/p')/status")
     echo $((kb / 1024))
 }
-counter() { vmrun stats "$MACHINE" --json | sed -n "s/.*\"$1\": *\\([0-9]*\\).*/\\1/p"; }
-actual_is() { [ "$(counter balloon.actual_bytes)" = $(($1 * MIB)) ]; }
+actual_is() { [ "$(stat_of balloon.actual_bytes)" = $(($1 * MIB)) ]; }
 rss_at_most() { now=$(rss); [ "$now" -le "$1" ] || { echo "resident: $now MiB, more than $1"; return 1; }; }
 rss_at_least() { now=$(rss); [ "$now" -ge "$1" ] || { echo "resident: $now MiB, less than $1"; return 1; }; }
-now_ms() { awk '{ printf "%d\n", $1 * 1000 }' /proc/uptime; }
 # fill NAME MIB: with something that is not zero; its sum tells later whether it is still there. take NAME MIB: any pages.
 fill() { in_guest "yes vmrun | dd of=/dev/shm/$1 bs=1M count=$2 iflag=fullblock status=none && echo filled"; }
 take() { in_guest "dd if=/dev/zero of=/dev/shm/$1 bs=1M count=$2 status=none && echo filled"; }
 sum() { in_guest "md5sum </dev/shm/$1"; }
 set_balloon() { vmrun set "$MACHINE" "balloon=$1M"; }
-refused_with() {
-    words=$1
-    shift
-    "$@" >"$OUT" 2>&1 && { echo "not refused: $*"; return 1; }
-    printed "$words"
-}
 
 expect "Debian boots with a balloon" debian bal --memory 1G --balloon
 expect "shared memory may be all of it" in_guest "mkdir -p /dev/shm; mount -t tmpfs -o size=1000M tmpfs /dev/shm"
 expect "its driver is there" in_guest "ls /sys/bus/virtio/drivers/virtio_balloon/virtio*"
-expect "and says what it has" [ "$(counter balloon.guest.total_bytes)" -gt $((900 * MIB)) ]
-expect "an answer is new" [ "$(counter balloon.guest.age_ms)" -le 3000 ]
+expect "and says what it has" [ "$(stat_of balloon.guest.total_bytes)" -gt $((900 * MIB)) ]
+expect "an answer is new" [ "$(stat_of balloon.guest.age_ms)" -le 3000 ]
 
 saved_bytes() { sed -n 's/.*"data_bytes": *\([0-9]*\).*/\1/p' /tmp/saved; }
 
@@ -49,7 +41,7 @@ full=$(rss)
 expect "which the host has to give ($base MiB before, $full then)" [ $((full - base)) -ge 400 ]
 in_guest 'rm /dev/shm/big'
 expect "at least 90 in 100 of it come back by themselves" wait_for 60 rss_at_most $((full - 461))
-echo "figure: $base MiB at first, $full filled, $(rss) when it was freed; $(($(counter balloon.reported_bytes) / MIB)) MiB were reported"
+echo "figure: $base MiB at first, $full filled, $(rss) when it was freed; $(($(stat_of balloon.reported_bytes) / MIB)) MiB were reported"
 
 echo "up and down, under load"
 expect "it has something to keep" [ "$(fill keep 20)" = filled ]
@@ -90,23 +82,21 @@ again() { # FILE OPTION...: the machine goes on, and takes orders
     vmrun restore "$file" --name bal --hvc0 pty --console file:/tmp/bal.serial "$@" </dev/null >"$OUT" 2>/tmp/bal.err &
     machine=$!
     wait_for 30 grep -q hvc0 /tmp/bal.err || return 1
-    pty=$(vmrun status bal --json | sed -n 's/.*"virtio_console": *"pty \([^"]*\)".*/\1/p')
-    stty -F "$pty" raw -echo
-    exec 3<>"$pty"
+    attach
 }
 expect "it goes on from that file" again $FILES/snap
 expect "with the balloon as it was" actual_is 200
-expect "and asked for as much" [ "$(counter balloon.target_bytes)" = $((200 * MIB)) ]
+expect "and asked for as much" [ "$(stat_of balloon.target_bytes)" = $((200 * MIB)) ]
 expect "and with what it kept" [ "$(sum keep)" = "$kept" ]
 set_balloon 0
 expect "what it takes back" wait_for 120 actual_is 0
 expect "is there" [ "$(fill big 60)" = filled ]
 filled=$(sum big)
 in_guest 'rm /dev/shm/big'
-before=$(counter balloon.returned_bytes)
+before=$(stat_of balloon.returned_bytes)
 set_balloon 100
 expect "and goes again, though RAM is mapped from a file" wait_for 120 actual_is 100
-expect "which the host gets" [ $(($(counter balloon.returned_bytes) - before)) -ge $((100 * MIB)) ]
+expect "which the host gets" [ $(($(stat_of balloon.returned_bytes) - before)) -ge $((100 * MIB)) ]
 expect "a save on that file names what changed by the mappings" sh -c "vmrun save bal $FILES/on --base $FILES/snap --stop --json >/tmp/saved 2>/dev/null && grep -q '\"found\": *\"mappings\"' /tmp/saved"
 ended 20
 expect "and goes on" again $FILES/on --mode eager
@@ -122,12 +112,12 @@ set_balloon 200
 expect "a part is given up" wait_for 120 actual_is 200
 expect "and most of the rest is in use" [ "$(take big 550)" = filled ]
 expect "a process that needs 250 MiB gets them" in_guest 'head -c 250M /dev/zero | tail -c 250M | md5sum'
-expect "since the balloon gave them back" [ "$(counter balloon.actual_bytes)" -lt $((200 * MIB)) ]
+expect "since the balloon gave them back" [ "$(stat_of balloon.actual_bytes)" -lt $((200 * MIB)) ]
 expect "and nobody was killed" in_guest '! dmesg | grep -i "killed process"'
 expect "and what it kept is there" [ "$(sum keep)" = "$kept" ]
 
 expect "more than there is is refused" refused_with "not less than the guest's memory, 1G" vmrun set bal balloon=1G
-expect "the target stays" [ "$(counter balloon.target_bytes)" = $((200 * MIB)) ]
+expect "the target stays" [ "$(stat_of balloon.target_bytes)" = $((200 * MIB)) ]
 expect "it ends" vmrun kill bal
 ended 10
 rm -r $FILES

@@ -43,7 +43,6 @@ errs() {
     cat /tmp/errs
     return 1
 }
-stat_of() { vmrun stats disk --json | tr ',' '\n' | sed -n "s/.*\"$1\": *\([0-9]*\).*/\1/p"; }
 
 # fio DISK OPTION...: each job in a part of its own; it fails when what it reads is not what it wrote.
 fio() {

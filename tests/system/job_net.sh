@@ -16,27 +16,15 @@ start() {
     rm -f /tmp/net.serial
     vmrun run --name net --detach --kernel "$KERNEL" --initrd "$INITRD" --memory 512M --console file:/tmp/net.serial --hvc0 pty \
         --disk /tmp/disk,cache=writeback --cmdline "$(script_line "$agent")" "$@" >"$OUT" 2>"$ERR" || return
-    pty=$(vmrun status net --json | sed -n 's/.*"virtio_console": *"pty \([^"]*\)".*/\1/p')
-    stty -F "$pty" raw -echo
-    exec 3<>"$pty"
-    debian_is_up
+    attach && debian_is_up
 }
-stat_of() { vmrun stats net --json | tr ',' '\n' | sed -n "s/.*\"net\.net0\.$1\": *\([0-9]*\).*/\1/p"; }
-ping_guest() { ping -c 2 -i 0.2 -W 30 "$@" 10.0.0.2; }
-ping_host() { in_guest "ping -c 2 -i 0.2 -W 30 $* 10.0.0.1"; }
-both_ping() { ping_host "$@" && ping_guest "$@"; } # the guest first: the host may not know its address yet
 repeat() { for _ in $(seq "$2"); do cat "$1"; done; }
 
 # The two transfers: N times the blob over TCP, and its checksum at the other end.
-listens='netstat -tln | grep -q :5000'
 to_guest() {
     in_guest "socat -u -b 65536 TCP-LISTEN:5000 - | md5sum >/sum & until $listens; do sleep 0.1; done"
     repeat /tmp/www/blob "$1" | ./socat -u -b 65536 - TCP:10.0.0.2:5000
     [ "$(in_guest 'wait; cat /sum')" = "$(repeat /tmp/www/blob "$1" | md5sum)" ]
-}
-sink() { # until $! ends; the checksum in /tmp/sum
-    ./socat -u -b 65536 TCP-LISTEN:5000 - | md5sum >/tmp/sum &
-    wait_for 60 sh -c "$listens"
 }
 source="| socat -u -b 65536 - TCP:10.0.0.1:5000"
 from_guest() {
@@ -96,9 +84,9 @@ echo "$((blobs * 64)) MiB: to the guest $((between - began)) s, to the host $(($
 average() { # of the frames in direction $1 while $2... runs
     way=$1
     shift
-    frames=$(stat_of "${way}_frames") bytes=$(stat_of "${way}_bytes")
+    frames=$(card_stat "${way}_frames") bytes=$(card_stat "${way}_bytes")
     "$@" >/dev/null || return
-    echo $((($(stat_of "${way}_bytes") - bytes) / ($(stat_of "${way}_frames") - frames)))
+    echo $((($(card_stat "${way}_bytes") - bytes) / ($(card_stat "${way}_frames") - frames)))
 }
 large_frames() { a=$(average "$@") && echo "average frame: $a" && [ "$a" -gt 4000 ]; }
 plain_frames() { a=$(average "$@") && echo "average frame: $a" && [ "$a" -le 1514 ]; }
@@ -124,20 +112,20 @@ expect "IPv6: large frames as well" large_frames tx in_guest 'iperf3 -c fd00:7::
 
 # What the card lets in
 more_of() { # $1: of this counter there are $2 more than $3
-    has=$(stat_of "$1")
+    has=$(card_stat "$1")
     [ $((has - $3)) -ge "$2" ]
 }
 filtered() { # $1: how many more frames at least are filtered when the rest runs
-    least=$1 before=$(stat_of rx_filtered)
+    least=$1 before=$(card_stat rx_filtered)
     shift
     "$@" >/dev/null
     wait_for 20 more_of rx_filtered "$least" "$before" || { echo "filtered: $before, then $has"; return 1; }
 }
 let_in() { # the three frames that the rest sends are let in; the bridge may have said something to others meanwhile
-    before=$(stat_of rx_filtered) had=$(stat_of rx_frames)
+    before=$(card_stat rx_filtered) had=$(card_stat rx_frames)
     "$@" >/dev/null
     wait_for 20 more_of rx_frames 3 "$had" || { echo "let in: $had, then $has"; return 1; }
-    after=$(stat_of rx_filtered)
+    after=$(card_stat rx_filtered)
     echo "filtered: $before, then $after"
     [ $((after - before)) -lt 3 ]
 }
@@ -176,11 +164,6 @@ expect "also from the host" ping_guest
 expect "which knows that address" sh -c './ip neigh show dev br0 | grep -i 02:11:22:33:44:55'
 
 # The link
-link() { # $1: true or false
-    echo '{"jsonrpc":"2.0","id":1,"method":"vm.nets.link","params":{"id":"net0","up":'"$1"'}}' |
-        ./socat -t 5 - UNIX-CONNECT:/run/vmrun/net.sock | tee /dev/stderr | grep -q '"result"'
-}
-carrier_is() { wait_for 60 in_guest "[ \$(cat /sys/class/net/eth0/carrier) = $1 ]"; }
 expect "the cable is pulled" link false
 expect "the guest sees its link down" carrier_is 0
 expect "no ping passes" sh -c '! ping -c 1 -W 2 10.0.0.2'
@@ -201,12 +184,12 @@ transfer() { # both ways, without end, from now on
         '(while true; do cat /blob; done | socat -u - TCP:10.0.0.1:5001) >/dev/null 2>&1 &'
 }
 flows() {
-    received=$(stat_of rx_bytes) sent=$(stat_of tx_bytes)
+    received=$(card_stat rx_bytes) sent=$(card_stat tx_bytes)
     wait_for 60 more_of rx_bytes 100000 "$received" && wait_for 60 more_of tx_bytes 100000 "$sent"
 }
 paused_transfer() {
     sink
-    sent=$(stat_of tx_bytes)
+    sent=$(card_stat tx_bytes)
     in_guest "(for _ in 1 2; do cat /blob; done $source) >/dev/null 2>&1 &"
     wait_for 60 more_of tx_bytes 100000 "$sent" || return
     vmrun pause net || return

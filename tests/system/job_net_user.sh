@@ -7,7 +7,6 @@
 . ./lib.sh
 INITRD=$PWD/initrd
 
-as_user() { su user -c "export XDG_RUNTIME_DIR=/tmp/user-run; $*"; }
 mkdir -m 700 /tmp/user-run && chown user /tmp/user-run
 cp "$INITRD" /tmp/initrd && chmod 644 /tmp/initrd
 in_a_guest="vmrun run --kernel $KERNEL --initrd /tmp/initrd"

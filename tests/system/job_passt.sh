@@ -44,7 +44,6 @@ echo nameserver 127.0.0.1 >/etc/resolv.conf
 ./iperf3 -s -B 127.0.0.1 -D >/dev/null
 sum=$(md5sum </tmp/far/file)
 
-as_user() { su user -c "export XDG_RUNTIME_DIR=/tmp/user-run PATH=/job:$PATH; $*"; }
 mkdir -m 700 /tmp/user-run && chown user /tmp/user-run
 chmod 711 /tmp && chmod 1777 /tmp
 lease='case $1 in bound|renew) ip -4 addr flush dev $interface; ip addr add $ip/$mask dev $interface; ip route replace default via $router
@@ -52,16 +51,11 @@ echo nameserver $dns >/etc/resolv.conf; echo $ip >/lease;; esac'
 begins="echo '#!/bin/sh' >/dhcp; echo '$(echo "$lease" | base64 -w 0)' | base64 -d >>/dhcp; chmod +x /dhcp; ip link set eth0 up
 mkdir /www; echo guest >/www/file; httpd -p 80 -h /www
 $agent"
-attach() {
-    pty=$(as_user vmrun status ${1:-net} --json | sed -n 's/.*"virtio_console": *"pty \([^"]*\)".*/\1/p')
-    stty -F "$pty" raw -echo
-    exec 3<>"$pty"
-}
+attached() { MACHINE=${1:-net} && attach as_user; }
 start() {
     as_user "vmrun run --name net --detach --kernel $KERNEL --initrd $INITRD --memory 256M --console file:/tmp/net.serial --hvc0 pty \
         --cmdline '$(script_line "$begins")' $*" >"$OUT" 2>"$ERR" || { cat "$ERR"; return 1; }
-    attach
-    debian_is_up
+    attached && debian_is_up
 }
 log() { cat /tmp/user-run/vmrun/net.log; }
 passts() { pidof passt; }
@@ -74,12 +68,10 @@ fetch() { printf 'GET /file HTTP/1.0\r\n\r\n' | ./socat -t 60 - "$1" | tail -n 1
 is_reached() { [ "$(fetch TCP:127.0.0.1:8080)" = guest ]; }
 carrier() { in_guest 'cat /sys/class/net/eth0/carrier /sys/class/net/eth0/carrier_changes' | tr '\n' ' '; }
 carrier_changed() { now=$(carrier) && echo "before: $before, now: $now" && [ "${now%% *}" = 1 ] && [ "$now" != "$before" ]; }
-refused() { # WORDS OPTION...: in one line, with status 1
+refused() { # WORDS OPTION...
     words=$1
     shift
-    STATUS=0
-    as_user "vmrun run --kernel $KERNEL --initrd $INITRD --console none $*" </dev/null >"$OUT" 2>"$ERR" || STATUS=$?
-    [ "$STATUS" = 1 ] && [ "$(wc -l <"$ERR")" = 1 ] && grep -q -F -e "$words" "$ERR"
+    refused_in_line "$words" as_user "vmrun run --kernel $KERNEL --initrd $INITRD --console none $*"
 }
 
 expect "an ordinary user's guest comes up with a network that nobody prepared" start \
@@ -141,7 +133,7 @@ not_on_tap() { ! as_user vmrun restore /tmp/user-run/net.snap --set nets[0].back
 expect "it is not restored onto a tap, in words" not_on_tap
 expect "it is restored, with other ports where they are taken here" as_user vmrun restore /tmp/user-run/net.snap --detach \
     --set nets[0].hostfwd=tcp:127.0.0.1:8080:80
-expect "its line is there" attach
+expect "its line is there" attached
 expect "its network works" reaches_far
 expect "a new lease as well" gets_lease
 expect "its port too" is_reached
@@ -162,12 +154,12 @@ stays() { ! moves net there 8080 >/tmp/stays 2>&1 && cat /tmp/stays && grep -q '
 expect "it stays where a port is taken on the other side, in words" stays
 expect "it moves" moves net there 8083
 exec 3>&-
-expect "its line is there as well" attach there
+expect "its line is there as well" attached there
 expect "its network works there" reaches_far
 expect "its port, too" [ "$(fetch TCP:127.0.0.1:8083)" = guest ]
 expect "it moves back" moves there net 8080
 exec 3>&-
-expect "its line is back" attach
+expect "its line is back" attached
 expect "its network works" reaches_far
 expect "its port, too" is_reached
 expect "one passt is left" [ "$(passts | wc -w)" = 1 ]

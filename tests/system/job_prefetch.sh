@@ -9,13 +9,6 @@ FILES=/tmp/files
 mkdir $FILES
 
 counts='i=0; while true; do i=$((i + 1)); echo "tick $i"; sleep 0.05; done'
-ticks() { [ "$(grep -c '^tick' "$1")" -ge 8 ]; }
-refused_with() {
-    words=$1
-    shift
-    "$@" >"$OUT" 2>&1 && { echo "not refused: $*"; return 1; }
-    printed "$words"
-}
 noted() { vmrun snapshot info $FILES/snap | grep '^prefetch .* MiB in .* runs'; }
 identity() { vmrun snapshot info $FILES/snap | sed -n 's/^id *//p'; }
 inode() { stat -c %i $FILES/snap; }

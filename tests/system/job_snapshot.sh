@@ -17,14 +17,7 @@ without_gap() {
     sed -n '2,$s/^tick \([0-9]*\)\r$/\1/p' "$1" |
         awk 'NR > 1 && $1 != last + 1 { print last " is followed by " $1; bad = 1 } { last = $1 } END { if (NR < 5) print "only " NR " ticks"; exit bad || NR < 5 }'
 }
-ticks() { [ "$(grep -c '^tick' "$1")" -ge 8 ]; }
 flip() { printf '\245' | dd of="$1" bs=1 seek="$2" conv=notrunc 2>/dev/null; }
-refused_with() {
-    words=$1
-    shift
-    "$@" >"$OUT" 2>&1 && { echo "not refused: $*"; return 1; }
-    printed "$words"
-}
 said() { grep -q -e "$1" "$2" || { cat "$2"; return 1; }; }
 state_is() { vmrun status "$1" --json | grep -q "\"state\": *\"$2\""; }
 

@@ -3,7 +3,6 @@
 # An ordinary user in group kvm does everything that root does; one who is not in it is told what to do.
 . ./lib.sh
 
-as_user() { su user -c "export XDG_RUNTIME_DIR=/tmp/user-run; $*"; }
 mkdir -m 700 /tmp/user-run && chown user /tmp/user-run
 line=$(script_line 'id; echo from the guest')
 

@@ -11,35 +11,20 @@ INITRD=$PWD/initrd MACHINE=net LIMIT=120
 agent="ip addr add 10.0.0.2/24 dev eth0; ip link set eth0 up
 $agent"
 
-attach() {
-    pty=$(vmrun status net --json | sed -n 's/.*"virtio_console": *"pty \([^"]*\)".*/\1/p')
-    stty -F "$pty" raw -echo
-    exec 3<>"$pty"
-}
 EXTRA=''
 start() {
     rm -f /tmp/net.serial
     vmrun run --name net --detach --kernel "$KERNEL" --initrd "$INITRD" --memory 256M --console file:/tmp/net.serial --hvc0 pty \
         --cmdline "$EXTRA $(script_line "$agent")" "$@" >"$OUT" 2>"$ERR" || return
-    attach
-    debian_is_up
+    attach && debian_is_up
 }
-stat_of() { vmrun stats net --json | tr ',' '\n' | sed -n "s/.*\"net\.net0\.$1\": *\([0-9]*\).*/\1/p"; }
-served() { [ $(($(stat_of vhost_starts) - $(stat_of vhost_stops))) = "$1" ]; }
-ping_guest() { ping -c 2 -i 0.2 -W 30 "$@" 10.0.0.2; }
-ping_host() { in_guest "ping -c 2 -i 0.2 -W 30 $* 10.0.0.1"; }
-both_ping() { ping_host "$@" && ping_guest "$@"; }
+served() { [ $(($(card_stat vhost_starts) - $(card_stat vhost_stops))) = "$1" ]; }
 
 # A blob each way over TCP, with its checksum at the other end.
-listens='netstat -tln | grep -q :5000'
 to_guest() {
     in_guest "socat -u -b 65536 TCP-LISTEN:5000 - | md5sum >/sum & until $listens; do sleep 0.1; done"
     ./socat -u -b 65536 FILE:/tmp/blob TCP:10.0.0.2:5000
     [ "$(in_guest 'wait; cat /sum')" = "$sum" ]
-}
-sink() {
-    ./socat -u -b 65536 TCP-LISTEN:5000 - | md5sum >/tmp/sum &
-    wait_for 60 sh -c "$listens"
 }
 from_guest() {
     sink
@@ -72,7 +57,7 @@ expect "streams to each CPU" in_guest 'taskset 1 iperf3 -c 10.0.0.1 -n 8M -R && 
 expect "eight streams each way" in_guest 'iperf3 -c 10.0.0.1 -n 16M -P 8 && iperf3 -c 10.0.0.1 -n 16M -P 8 -R'
 uncounted() { ! vmrun stats net --json | grep -E 'net0\.(tx_frames|rx_frames|rx0|tx0)'; }
 expect "what nobody counts is not told as 0" uncounted
-expect "and the driver's commands are counted" [ "$(stat_of ctrl.requests)" -gt 0 ]
+expect "and the driver's commands are counted" [ "$(card_stat ctrl.requests)" -gt 0 ]
 
 # Queues, offloads, the cable
 expect "one pair of queues is enough" in_guest 'ethtool -L eth0 combined 1 && ping -c 1 10.0.0.1'
@@ -83,11 +68,6 @@ expect "the kernel has both" served 4
 expect "the guest takes no checksums from others" in_guest 'ethtool -K eth0 rx-gro-hw off tx off sg off tso off gso off gro off'
 expect "files arrive unharmed" both_ways
 expect "and as before again" in_guest 'ethtool -K eth0 tx on sg on tso on gso on rx-gro-hw on gro on'
-link() { # $1: true or false
-    echo '{"jsonrpc":"2.0","id":1,"method":"vm.nets.link","params":{"id":"net0","up":'"$1"'}}' |
-        ./socat -t 5 - UNIX-CONNECT:/run/vmrun/net.sock | tee /dev/stderr | grep -q '"result"'
-}
-carrier_is() { wait_for 60 in_guest "[ \$(cat /sys/class/net/eth0/carrier) = $1 ]"; }
 expect "the cable is pulled" link false
 expect "and the kernel serves nothing" served 0
 expect "the guest sees its link down" carrier_is 0
@@ -140,7 +120,7 @@ expect "one that is saved live twice is unharmed" beside saves_live
 expect "one of a machine that is saved, and restored with vhost" beside carry
 expect "the kernel serves it" served 4
 expect "and restored without it" beside carry --set nets[0].vhost=off
-expect "it is counted now" [ "$(stat_of tx_frames)" -gt 0 ]
+expect "it is counted now" [ "$(card_stat tx_frames)" -gt 0 ]
 expect "and restored with it again" beside carry --set nets[0].vhost=on
 expect "the kernel serves it" served 4
 
@@ -158,12 +138,6 @@ saved() { # FILE HOW [OPTION...]: how it was known what changed
 saved_paused() { # FILE HOW BASE: what changed, and then all of it
     sleep 2
     vmrun pause net && saved "$1" "$2" --base "/tmp/$3" && saved whole.snap all && vmrun resume net
-}
-same_ram() {
-    vmrun snapshot diff "/tmp/$1" "/tmp/$2" --json >/tmp/diff || return
-    grep -q '"pages": *0' /tmp/diff && grep -q '"only_in_a_bytes": *0' /tmp/diff && return
-    vmrun snapshot diff "/tmp/$1" "/tmp/$2" | tail -n 8
-    return 1
 }
 unheard() {
     for n in $(seq 40); do
@@ -183,17 +157,17 @@ had=$(frames)
 expect "it is saved, and what is written from then on is noted" saved first.snap all --track
 expect "what it does not hear lies in its buffers" unheard
 expect "what changed is saved by that" saved_paused log.snap log first.snap
-expect "it is the same as a whole one" same_ram log.snap whole.snap
+expect "it is the same as a whole one" same_ram /tmp/log.snap /tmp/whole.snap
 expect "the interface is up again" in_guest 'ip link set eth0 up; sleep 1'
 expect "and its driver finds them all" [ "$(frames)" -ge $((had + 40)) ]
 expect "and pings pass" both_ping
 expect "two streams begin" streams
 expect "it is saved, and what is written from then on is noted" saved first.snap all --track
 expect "what changed is saved by that" saved_paused log.snap log first.snap
-expect "it is the same as a whole one" same_ram log.snap whole.snap
+expect "it is the same as a whole one" same_ram /tmp/log.snap /tmp/whole.snap
 expect "it is carried to where all is mapped" carry
 expect "what changed is saved by what was copied" saved_paused mapped.snap mappings net.snap
-expect "it is the same as a whole one" same_ram mapped.snap whole.snap
+expect "it is the same as a whole one" same_ram /tmp/mapped.snap /tmp/whole.snap
 rm -f /tmp/first.snap /tmp/log.snap /tmp/mapped.snap /tmp/whole.snap
 expect "a reset in the middle of a transfer" resets
 expect "pings pass" both_ping
@@ -280,28 +254,21 @@ set_limit() { ! vmrun set net nets[0].vhost=true 2>"$ERR" && grep -q 'cannot be 
 expect "vhost is not switched on while a machine is there" set_limit
 vmrun kill net
 exec 3>&-
-refused() { # WORDS COMMAND...: in one line, with status 1
-    words=$1
-    shift
-    STATUS=0
-    "$@" </dev/null >"$OUT" 2>"$ERR" || STATUS=$?
-    [ "$STATUS" = 1 ] && [ "$(wc -l <"$ERR")" = 1 ] && grep -q -F -e "$words" "$ERR"
-}
 run() { vmrun run --kernel "$KERNEL" --initrd "$INITRD" --console none "$@"; }
-expect "limits and vhost exclude each other" refused 'nets[0].tx_packets: with vhost there are no limits' run --net tap=tap0,vhost=on,tx_packets=100
-expect "so do passt and vhost" refused 'nets[0].vhost: the backend "user" has no vhost' run --net user,vhost=on
-as_user() { su user -c "export XDG_RUNTIME_DIR=/tmp/user-run PATH=/job:$PATH; vmrun run --kernel $KERNEL --initrd /tmp/initrd --console none $*"; }
+expect "limits and vhost exclude each other" refused_in_line 'nets[0].tx_packets: with vhost there are no limits' run --net tap=tap0,vhost=on,tx_packets=100
+expect "so do passt and vhost" refused_in_line 'nets[0].vhost: the backend "user" has no vhost' run --net user,vhost=on
+run_as_user() { as_user "vmrun run --kernel $KERNEL --initrd /tmp/initrd --console none $*"; }
 cp initrd /tmp/initrd && chmod 644 /tmp/initrd
 mkdir -m 700 /tmp/user-run && chown user /tmp/user-run
 ./ip tuntap add dev tap5 mode tap user user
 ./ip link set tap5 up
 chmod 600 /dev/vhost-net
-expect "a user without access is told what helps" refused 'nets[0]: vhost: no access to /dev/vhost-net; as root: chgrp kvm /dev/vhost-net, then chmod 660' as_user --net tap=tap5,vhost=on
+expect "a user without access is told what helps" refused_in_line 'nets[0]: vhost: no access to /dev/vhost-net; as root: chgrp kvm /dev/vhost-net, then chmod 660' run_as_user --net tap=tap5,vhost=on
 chgrp kvm /dev/vhost-net && chmod 660 /dev/vhost-net
-serves_user() { su user -c "export XDG_RUNTIME_DIR=/tmp/user-run PATH=/job:$PATH; vmrun run --kernel $KERNEL --initrd /tmp/initrd --net tap=tap5,vhost=on --cmdline '$(script_line 'ip link set eth0 up; ls /sys/class/net')'" </dev/null >"$OUT" 2>"$ERR"; printed eth0; }
+serves_user() { as_user "vmrun run --kernel $KERNEL --initrd /tmp/initrd --net tap=tap5,vhost=on --cmdline '$(script_line 'ip link set eth0 up; ls /sys/class/net')'" </dev/null >"$OUT" 2>"$ERR"; printed eth0; }
 expect "and that does help" serves_user
 mv /dev/vhost-net /tmp/vhost-net
-expect "a host without vhost is told of" refused 'nets[0]: vhost: the host has no /dev/vhost-net; as root: modprobe vhost_net' run --net tap=tap0,vhost=on
+expect "a host without vhost is told of" refused_in_line 'nets[0]: vhost: the host has no /dev/vhost-net; as root: modprobe vhost_net' run --net tap=tap0,vhost=on
 restore_is_refused() { ! timeout 100 vmrun restore /tmp/net.snap --set 'nets[0].vhost=on' </dev/null 2>"$ERR" && cat "$ERR" && grep -q 'nets\[0\]: vhost: the host has no /dev/vhost-net' "$ERR"; }
 expect "also before a restore" restore_is_refused
 mv /tmp/vhost-net /dev/vhost-net

@@ -6,18 +6,12 @@
 # Stream sockets between Linux and programs of its host; $1: MiB each way (64).
 . ./lib.sh
 
-INITRD=./initrd
+INITRD=./initrd MACHINE=vs
 MIB=${1:-64}
 # Calls the host as often as a line comes from the console: a number of MiB, or 0 to hold on.
 calls='streams serve & while read -r mib; do if [ "$mib" = 0 ]; then streams grip 1001 & else streams call 1000 "$mib"; fi; done'
-counter() { vmrun stats vs --json | sed -n "s/.*\"vsock.$1\": *\([0-9]*\).*/\1/p"; }
+counter() { stat_of "vsock.$1"; }
 ran() { "$@" >"$OUT" 2>"$ERR"; }
-refused_with() {
-    words=$1
-    shift
-    "$@" >"$OUT" 2>&1 && { echo "not refused: $*"; return 1; }
-    printed "$words"
-}
 refused_line() { words=$1; shift; STATUS=0; "$@" </dev/null >"$OUT" 2>"$ERR" || STATUS=$?; expect "that is said" grep -q -e "$words" "$ERR"; }
 say() { echo "$2" | vmrun console "$1" --timeout 1 >/dev/null 2>&1; }
 mode_is() { [ "$(stat -c %a "$2")" = "$1" ]; }

@@ -72,11 +72,16 @@ debian() {
         </dev/null >"$OUT" 2>"/tmp/$MACHINE.err" &
     machine=$!
     wait_for 20 grep -q hvc0 "/tmp/$MACHINE.err"
-    pty=$(vmrun status "$MACHINE" --json | sed -n 's/.*"virtio_console": *"pty \([^"]*\)".*/\1/p')
-    [ "$pty" ] || { cat "/tmp/$MACHINE.err"; return 1; }
+    attach || { cat "/tmp/$MACHINE.err"; return 1; }
+    debian_is_up
+}
+
+# attach [COMMAND]: to where $MACHINE takes its orders; COMMAND is as_user when the machine is the user's.
+attach() {
+    pty=$("$@" vmrun status "$MACHINE" --json | sed -n 's/.*"virtio_console": *"pty \([^"]*\)".*/\1/p')
+    [ "$pty" ] || { echo "no line to $MACHINE"; return 1; }
     stty -F "$pty" raw -echo
     exec 3<>"$pty"
-    debian_is_up
 }
 
 # ended SECONDS: wait for the machine's end; its status in $STATUS.
@@ -118,6 +123,35 @@ in_guest() {
 status_is() { [ "$STATUS" = "$1" ] || { echo "status is $STATUS, not $1"; return 1; }; }
 printed() { grep -q -e "$1" "$OUT" || { echo "not printed: $1"; return 1; }; }
 not_printed() { ! grep -e "$1" "$OUT"; }
+# refused_with PATTERN COMMAND...: it fails, and says so in these words.
+refused_with() {
+    words=$1
+    shift
+    "$@" >"$OUT" 2>&1 && { echo "not refused: $*"; return 1; }
+    printed "$words"
+}
+# refused_in_line WORDS COMMAND...: in one line, with status 1.
+refused_in_line() {
+    words=$1
+    shift
+    STATUS=0
+    "$@" </dev/null >"$OUT" 2>"$ERR" || STATUS=$?
+    status_is 1 && [ "$(wc -l <"$ERR")" = 1 ] && grep -q -F -e "$words" "$ERR"
+}
+
+# What an ordinary user in group kvm does, in a runtime folder that the job makes.
+as_user() { su user -c "export XDG_RUNTIME_DIR=/tmp/user-run PATH=/job:$PATH; $*"; }
+now_ms() { awk '{ printf "%d\n", $1 * 1000 }' /proc/uptime; }
+stat_of() { vmrun stats "$MACHINE" --json | tr ',' '\n' | sed -n "s/.*\"$1\": *\([0-9]*\).*/\1/p"; }
+# Of a guest that says "tick 1", "tick 2", ... into this file: it goes on.
+ticks() { [ "$(grep -c '^tick' "$1")" -ge 8 ]; }
+# same_ram FILE FILE: two snapshots have the same in RAM.
+same_ram() {
+    vmrun snapshot diff "$1" "$2" --json >/tmp/diff || return
+    grep -q '"pages": *0' /tmp/diff && grep -q '"only_in_a_bytes": *0' /tmp/diff && return
+    vmrun snapshot diff "$1" "$2" | tail -n 8
+    return 1
+}
 
 # wait_for SECONDS COMMAND...: until it succeeds. The seconds are a quiet machine's; a busy one has four times as many.
 wait_for() {
@@ -136,6 +170,24 @@ nothing_left() {
     ! pidof vmrun || return 1
     left=$(ls -A /run/vmrun 2>/dev/null)
     [ -z "$left" ] || { echo "left in /run/vmrun: $left"; return 1; }
+}
+
+# $MACHINE's first card: eth0 with 10.0.0.2, of a host with 10.0.0.1 and ./socat.
+card_stat() { stat_of "net.net0.$1"; }
+ping_guest() { ping -c 2 -i 0.2 -W 30 "$@" 10.0.0.2; }
+ping_host() { in_guest "ping -c 2 -i 0.2 -W 30 $* 10.0.0.1"; }
+both_ping() { ping_host "$@" && ping_guest "$@"; } # the guest first: the host may not know its address yet
+# The cable, by the control socket ($1: true or false), and what the guest sees of it (1 or 0).
+link() {
+    echo '{"jsonrpc":"2.0","id":1,"method":"vm.nets.link","params":{"id":"net0","up":'"$1"'}}' |
+        ./socat -t 5 - "UNIX-CONNECT:/run/vmrun/$MACHINE.sock" | tee /dev/stderr | grep -q '"result"'
+}
+carrier_is() { wait_for 60 in_guest "[ \$(cat /sys/class/net/eth0/carrier) = $1 ]"; }
+# What somebody sends to port 5000, until $! ends; the checksum in /tmp/sum.
+listens='netstat -tln | grep -q :5000'
+sink() {
+    ./socat -u -b 65536 TCP-LISTEN:5000 - | md5sum >/tmp/sum &
+    wait_for 60 sh -c "$listens"
 }
 
 finish() {

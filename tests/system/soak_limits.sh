@@ -18,13 +18,8 @@ truncate -s 64M /tmp/disk
 start() { # OPTION...
     vmrun run --name limits --detach --kernel "$KERNEL" --initrd "$INITRD" --memory 512M --cpus 2 --console file:/tmp/limits.serial --hvc0 pty \
         --cmdline "$(script_line "$agent")" "$@" >"$OUT" 2>"$ERR" || return
-    pty=$(vmrun status limits --json | sed -n 's/.*"virtio_console": *"pty \([^"]*\)".*/\1/p')
-    stty -F "$pty" raw -echo
-    exec 3<>"$pty"
-    debian_is_up
+    attach && debian_is_up
 }
-stat_of() { vmrun stats limits --json | tr ',' '\n' | sed -n "s/.*\"$1\": *\([0-9]*\).*/\1/p"; }
-now_ms() { sed 's/\.\(..\).*/\10/' /proc/uptime; }
 # rate COUNTER SECONDS: what it grows by in a second.
 rate() {
     from=$(stat_of "$1") at=$(now_ms)
