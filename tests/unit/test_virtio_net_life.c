@@ -6,7 +6,6 @@
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -79,24 +78,13 @@ static void a_large_frame_that_waits_survives_a_pause(void **state)
 /* The target lives in the same memory, after the source: as good as a copy of it. */
 static void move_and(struct nic_bench *f, bool announce)
 {
-    const struct state_desc *desc = f->dev->ops->state;
-    struct writer w = {0};
+    struct writer saved = {0};
     struct error err = {.msg = ""};
 
-    device_pause(f->dev);
-    state_save(desc, f->dev, &w, &err);
-    assert_string_equal(err.msg, "");
-    device_destroy(f->dev);
-    fake_netdev_fini(&f->wire);
-
+    nic_leave(f, &saved);
     nic_create(&f->m, fake_netdev_init(&f->wire, PAIRS), PAIRS, NULL, &f->dev, &err);
     assert_string_equal(err.msg, "");
-    device_pause(f->dev);
-    struct reader r = {.data = w.data, .len = w.len};
-    state_load(desc, f->dev, &r, &err);
-    assert_string_equal(err.msg, "");
-    free(w.data);
-    f->d.dev = f->dev;
+    nic_arrive(f, &saved);
     if (announce)
         virtio_net_announce(f->dev); /* paused: to be told when it runs */
     assert_int_equal(nic_news(f), 0);

@@ -241,25 +241,13 @@ static void after_a_pause_the_driver_is_told_once_more(void **state)
 
 static void move(struct vnic_bench *b, bool vhost)
 {
-    struct nic_bench *f = &b->nic;
-    const struct state_desc *desc = f->dev->ops->state;
-    struct writer w = {0};
-    struct error err = {.msg = ""};
+    struct writer saved = {0};
 
-    device_pause(f->dev);
-    state_save(desc, f->dev, &w, &err);
-    assert_string_equal(err.msg, "");
-    device_destroy(f->dev);
-    fake_netdev_fini(&f->wire);
+    nic_leave(&b->nic, &saved);
     vnic_create(b, vhost);
-    device_pause(f->dev);
-    struct reader r = {.data = w.data, .len = w.len};
-    state_load(desc, f->dev, &r, &err);
-    assert_string_equal(err.msg, "");
-    free(w.data);
-    f->d.dev = f->dev;
+    nic_arrive(&b->nic, &saved);
     assert_false(vnic_serves(b, 0)); /* not before it runs */
-    device_resume(f->dev);
+    device_resume(b->nic.dev);
     assert_int_equal(vnic_serves(b, 0), vhost);
     vnic_run(b);
 }

@@ -5,6 +5,7 @@
 #include <linux/virtio_config.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -78,6 +79,29 @@ int nic_teardown(void **state)
     fake_netdev_fini(&f->wire);
     virtio_machine_fini(&f->m);
     return 0;
+}
+
+void nic_leave(struct nic_bench *f, struct writer *ret_saved)
+{
+    struct error err = {.msg = ""};
+
+    device_pause(f->dev);
+    state_save(f->dev->ops->state, f->dev, ret_saved, &err);
+    assert_string_equal(err.msg, "");
+    device_destroy(f->dev);
+    fake_netdev_fini(&f->wire);
+}
+
+void nic_arrive(struct nic_bench *f, struct writer *saved)
+{
+    struct reader r = {.data = saved->data, .len = saved->len};
+    struct error err = {.msg = ""};
+
+    device_pause(f->dev);
+    state_load(f->dev->ops->state, f->dev, &r, &err);
+    assert_string_equal(err.msg, "");
+    free(saved->data);
+    f->d.dev = f->dev;
 }
 
 void nic_run(struct nic_bench *f)

@@ -11,6 +11,7 @@
 
 #include "fake_netdev.h"
 #include "virtio_driver.h"
+#include "vmrun/state.h"
 #include "vmrun/virtio_devices.h"
 
 #define ALL UINT64_MAX
@@ -43,6 +44,10 @@ void nic_build(struct nic_bench *f, unsigned pairs);
 int nic_setup(void **state);
 int nic_setup_pairs(void **state);
 int nic_teardown(void **state);
+
+/* A move: the card is paused, saved, and gone with its wire; the new one is loaded with that. */
+void nic_leave(struct nic_bench *f, struct writer *ret_saved);
+void nic_arrive(struct nic_bench *f, struct writer *saved); /* paused as yet; frees it */
 
 void nic_run(struct nic_bench *f); /* dispatch what is ready */
 struct virtio_net_stats nic_stats(struct nic_bench *f);
