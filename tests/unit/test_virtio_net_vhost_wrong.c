@@ -11,6 +11,14 @@
 
 #include "vhost_bench.h"
 
+enum { RX2 = 2, TX2 = 3 }; /* of the second pair */
+
+static void hang_up(struct vnic_bench *b, unsigned pair)
+{
+    close(b->nic.wire.wire[pair]);
+    b->nic.wire.wire[pair] = -1;
+}
+
 /* It says that of a pair that was not in use as well, and perhaps too late. */
 static void a_wire_that_hangs_up_is_the_kernels_to_see(void **state)
 {
@@ -20,11 +28,76 @@ static void a_wire_that_hangs_up_is_the_kernels_to_see(void **state)
     vnic_start(b, ALL);
     nic_fill_packet(packet, sizeof(packet), nic_other, 1);
     nic_add_tx(&b->nic, TX, packet, sizeof(packet));
-    close(b->nic.wire.wire[0]);
-    b->nic.wire.wire[0] = -1;
+    hang_up(b, 0);
     nic_run(&b->nic);
     assert_false(virtio_driver_take(&b->nic.d, TX, NULL, NULL));
     assert_true(vnic_serves(b, 0));
+}
+
+/* The second pair, of which the kernel has sent one frame; the next waits for whoever serves it. */
+static void begin_second(struct vnic_bench *b, uint8_t *packet, size_t len)
+{
+    vnic_start(b, ALL);
+    nic_set_pairs(&b->nic, 2, VIRTIO_NET_OK);
+    nic_fill_packet(packet, len, nic_mac, 1);
+    nic_add_tx(&b->nic, TX2, packet, len);
+    vnic_run(b);
+    nic_assert_wire(&b->nic, 1, packet, len);
+    assert_true(virtio_driver_take(&b->nic.d, TX2, NULL, NULL));
+    nic_add_tx(&b->nic, TX2, packet, len);
+    nic_add_rx(&b->nic, RX2, 1, 1536);
+    fake_netdev_give(&b->nic.wire, 1, packet, len);
+}
+
+/* We have left alone what waits, and the kernel goes on with it where it stood. */
+static void assert_attached_again(struct vnic_bench *b, const uint8_t *packet, size_t len)
+{
+    const struct fake_vhost_ring *rings = b->kernel[1].rings;
+
+    assert_int_equal(b->nic.wire.active, 2);
+    assert_true(vnic_serves(b, 1));
+    assert_int_equal(rings[VHOST_RX].starts, 2);
+    assert_int_equal(rings[VHOST_RX].as.next, 0);
+    assert_int_equal(rings[VHOST_TX].as.next, 1);
+    assert_false(virtio_driver_take(&b->nic.d, TX2, NULL, NULL));
+    assert_false(virtio_driver_take(&b->nic.d, RX2, NULL, NULL));
+    vnic_run(b);
+    nic_assert_arrives(&b->nic, RX2, packet, len);
+    assert_true(virtio_driver_take(&b->nic.d, TX2, NULL, NULL));
+    assert_int_equal(nic_stats(&b->nic).tx_frames + nic_stats(&b->nic).rx_frames, 0);
+    assert_false(nic_broken(&b->nic));
+}
+
+static void a_pair_that_hung_up_is_the_kernels_when_it_is_attached_again(void **state)
+{
+    struct vnic_bench *b = *state;
+    uint8_t packet[HEADER + 60];
+
+    begin_second(b, packet, sizeof(packet));
+    hang_up(b, 1);
+    nic_run(&b->nic);
+    assert_true(vnic_serves(b, 1));
+    nic_set_pairs(&b->nic, 1, VIRTIO_NET_OK);
+    assert_false(vnic_serves(b, 1));
+    nic_set_pairs(&b->nic, 2, VIRTIO_NET_OK);
+    assert_attached_again(b, packet, sizeof(packet));
+}
+
+/* The same turn of the loop brings the driver's wish, and then what was true until then. */
+static void a_hang_up_that_is_heard_when_the_pair_is_attached_again_is_too_late(void **state)
+{
+    struct vnic_bench *b = *state;
+    const uint16_t pairs = 2;
+    const uint8_t *answer;
+    uint8_t packet[HEADER + 60];
+
+    begin_second(b, packet, sizeof(packet));
+    nic_set_pairs(&b->nic, 1, VIRTIO_NET_OK);
+    answer = nic_ask(&b->nic, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, &pairs, 2);
+    hang_up(b, 1);
+    nic_run(&b->nic);
+    assert_int_equal(*answer, VIRTIO_NET_OK);
+    assert_attached_again(b, packet, sizeof(packet));
 }
 
 /* A kernel whose tap is gone says so as it does of a ring that makes no sense. */
@@ -146,11 +219,14 @@ static void a_broken_control_queue_stops_the_kernel_too(void **state)
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, vnic_setup, vnic_teardown)
+#define TEST_PAIRS(name) cmocka_unit_test_setup_teardown(name, vnic_setup_pairs, vnic_teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_wire_that_hangs_up_is_the_kernels_to_see),
+        TEST_PAIRS(a_pair_that_hung_up_is_the_kernels_when_it_is_attached_again),
+        TEST_PAIRS(a_hang_up_that_is_heard_when_the_pair_is_attached_again_is_too_late),
         TEST(a_tap_that_is_gone_is_no_broken_ring),
         TEST(what_the_kernel_took_and_did_not_give_back_is_taken_once_more),
         TEST(a_used_index_that_the_driver_has_written_is_not_believed),

@@ -192,6 +192,8 @@ __attribute__((weak)) int netdev_set_queues(struct netdev *netdev, unsigned queu
     if (fake->refuses)
         return error_set(err, EINVAL, "no queues, as the test wants it");
     assert_in_range(queues, 1, fake->queues);
+    for (unsigned i = queues; fake->detaches && i < fake->active; i++)
+        fake->detaches(fake->opaque, i);
     fake->active = queues;
     return 0;
 }

@@ -23,6 +23,8 @@ struct fake_netdev {
     bool plain;          /* no offloads */
     unsigned holds_back; /* so many times netdev_flush() says that something has to wait */
     unsigned flushes, moves;
+    void (*detaches)(void *opaque, unsigned queue); /* or NULL; before it does */
+    void *opaque;
 };
 
 /* Up, MTU 1500, the first pair in use. */

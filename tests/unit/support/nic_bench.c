@@ -221,10 +221,14 @@ bool nic_hears(struct nic_bench *f, const uint8_t to[6], int vlan)
     return len != 0;
 }
 
-/* A command; data may be NULL. Returns the answer. */
-uint8_t nic_command(struct nic_bench *f, uint8_t class, uint8_t cmd, const void *data, uint32_t len)
+static unsigned ctrl_queue(const struct nic_bench *f)
 {
-    unsigned queue = f->d.features >> VIRTIO_NET_F_MQ & 1 ? 2 * PAIRS : 2; /* else not offered */
+    return f->d.features >> VIRTIO_NET_F_MQ & 1 ? 2 * PAIRS : 2; /* else not offered */
+}
+
+const uint8_t *nic_ask(struct nic_bench *f, uint8_t class, uint8_t cmd, const void *data,
+                       uint32_t len)
+{
     uint64_t gpa = virtio_machine_alloc(&f->m, 16), at = virtio_machine_alloc(&f->m, len + 1);
     const struct virtio_buffer buffers[] = {
         {gpa, 2, false}, {len ? at : gpa + 8, len ? len : 1, !len}, {gpa + 8, 1, true}};
@@ -235,8 +239,17 @@ uint8_t nic_command(struct nic_bench *f, uint8_t class, uint8_t cmd, const void 
     bytes[8] = 0xee;
     if (len)
         memcpy(virtio_machine_at(&f->m, at, len), data, len);
-    assert_int_equal(virtio_driver_request(&f->d, queue, buffers, len ? 3 : 2), 1);
-    return bytes[8];
+    virtio_driver_add(&f->d, ctrl_queue(f), buffers, len ? 3 : 2);
+    virtio_driver_kick(&f->d, ctrl_queue(f));
+    return bytes + 8;
+}
+
+uint8_t nic_command(struct nic_bench *f, uint8_t class, uint8_t cmd, const void *data, uint32_t len)
+{
+    const uint8_t *answer = nic_ask(f, class, cmd, data, len);
+
+    assert_int_equal(virtio_driver_wait(&f->d, ctrl_queue(f), NULL), 1);
+    return *answer;
 }
 
 void nic_start_filtered(struct nic_bench *f, uint64_t features)

@@ -67,7 +67,10 @@ void nic_assert_arrives(struct nic_bench *f, unsigned queue, const uint8_t *pack
 /* Whether a small frame to this address, in this VLAN (-1: none), gets through. */
 bool nic_hears(struct nic_bench *f, const uint8_t to[6], int vlan);
 
-/* A command; returns the answer. */
+/* A command; data may be NULL. Returns where the answer will be: nothing runs yet. */
+const uint8_t *nic_ask(struct nic_bench *f, uint8_t class, uint8_t cmd, const void *data,
+                       uint32_t len);
+/* The same, and wait; returns the answer. */
 uint8_t nic_command(struct nic_bench *f, uint8_t class, uint8_t cmd, const void *data,
                     uint32_t len);
 #define nic_assert_done(...) assert_int_equal(nic_command(__VA_ARGS__), VIRTIO_NET_OK)

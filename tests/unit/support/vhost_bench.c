@@ -9,6 +9,14 @@
 
 #include <cmocka.h>
 
+static void look_who_serves(void *opaque, unsigned pair)
+{
+    struct vnic_bench *b = opaque;
+
+    for (unsigned i = 0; i < VHOST_RINGS; i++)
+        b->detached_too_early |= b->kernel[pair].rings[i].on;
+}
+
 void vnic_create(struct vnic_bench *b, bool vhost)
 {
     struct nic_bench *f = &b->nic;
@@ -19,6 +27,8 @@ void vnic_create(struct vnic_bench *b, bool vhost)
     nic_create_vhost(&f->m, fake_netdev_init(&f->wire, b->pairs), b->pairs,
                      vhost ? b->vhosts : NULL, &f->dev, &err);
     assert_string_equal(err.msg, "");
+    f->wire.detaches = look_who_serves;
+    f->wire.opaque = b;
 }
 
 static int build(void **state, unsigned pairs)
@@ -26,6 +36,7 @@ static int build(void **state, unsigned pairs)
     static struct vnic_bench b;
 
     b.pairs = pairs;
+    b.detached_too_early = false;
     virtio_machine_init(&b.nic.m, NULL);
     vnic_create(&b, true);
     virtio_driver_init(&b.nic.d, &b.nic.m, b.nic.dev);
@@ -48,6 +59,7 @@ int vnic_teardown(void **state)
     struct vnic_bench *b = *state;
 
     device_destroy(b->nic.dev);
+    assert_false(b->detached_too_early);
     for (unsigned i = 0; i < b->pairs; i++)
         for (unsigned k = 0; k < VHOST_RINGS; k++)
             assert_false(b->kernel[i].rings[k].on);

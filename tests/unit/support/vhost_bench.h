@@ -12,6 +12,8 @@ struct vnic_bench {
     struct fake_vhost kernel[PAIRS];
     struct vhost *vhosts[PAIRS];
     unsigned pairs;
+    /* From the tap, while the kernel served it, which says then that the ring makes no sense. */
+    bool detached_too_early;
 };
 
 /* Fixtures of cmocka: a card with one pair, or with PAIRS. */
