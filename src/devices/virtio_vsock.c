@@ -20,7 +20,8 @@
 
 #define CLASS_OTHER_COMMUNICATION 0x078000
 #define QUEUE_SIZE 256
-#define BURST 128 /* packets in one go, before the others on this loop have theirs */
+#define SETTLE_PATIENCES 6 /* that is, 30 s */
+#define BURST 128          /* packets in one go, before the others on this loop have theirs */
 #define HOST_EVENTS 64
 #define TICK_NS UINT64_C(1000000000)
 
@@ -106,7 +107,8 @@ static void take_packet(struct virtio_vsock *v, const struct virtq_chain *chain)
 
 /*
  * As long as there is room for an answer. A driver that gives no buffers for answers is not
- * listened to.
+ * listened to; nor is one that speaks on connections of which it does not know yet that they are
+ * gone: to Linux an answer that it sees before the event is an end in good order.
  */
 static void transmit(struct virtio_vsock *v)
 {
@@ -115,6 +117,8 @@ static void transmit(struct virtio_vsock *v)
     unsigned taken = 0;
     int r = 0;
 
+    if (v->settling_until_ns)
+        return;
     while (taken < BURST && v->reset_count < VSOCK_RESETS && (r = virtqueue_pop(vq, &chain)) > 0) {
         take_packet(v, &chain);
         virtqueue_fill_head(vq, chain.head, 0);
@@ -157,6 +161,16 @@ void vsock_listen(struct virtio_vsock *v, bool on)
     v->listening = on;
 }
 
+/* The driver has dealt with the event, or is waited for no longer. */
+static void settled(struct virtio_vsock *v)
+{
+    v->settling_until_ns = 0;
+    if (!v->reset_pending)
+        v->lost = 0;
+    vsock_listen(v, true);
+    virtio_ring(&v->vdev, TRANSMIT);
+}
+
 static void tick(void *opaque)
 {
     struct virtio_vsock *v = opaque;
@@ -165,8 +179,8 @@ static void tick(void *opaque)
     v->timer_armed = false;
     if (v->vdev.paused)
         return; /* resume sets it again */
-    if (v->settling_until_ns <= now_ns)
-        v->settling_until_ns = 0;
+    if (v->settling_until_ns && v->settling_until_ns <= now_ns)
+        settled(v);
     if (!v->settling_until_ns)
         vsock_listen(v, true);
     if (vsock_expire(v, now_ns) || v->settling_until_ns)
@@ -177,62 +191,69 @@ static void tick(void *opaque)
 /*
  * The guest hears that its connections are gone. A new one that it sees before it has dealt with
  * that would go with the old ones, so who wants to connect waits until the event's buffer is back.
+ * A starved guest may need long for that, and an odd driver never does it.
  */
 
 static void settle(struct virtio_vsock *v)
 {
-    v->settling_until_ns = loop_now_ns() + v->patience_ns;
+    v->settling_until_ns = loop_now_ns() + SETTLE_PATIENCES * v->patience_ns;
     vsock_listen(v, false);
     vsock_want_timer(v);
 }
 
-/* Have the driver ring when a buffer comes, though there are others: look at them and go back. */
-static int arm_event(struct virtqueue *vq, struct iovec *iov)
+/*
+ * How many event buffers there are, all of them at most, and have the driver ring when one more
+ * comes: look at them and go back.
+ */
+static int event_buffers(struct virtio_vsock *v)
 {
+    struct virtqueue *vq = &v->vdev.queues[EVENT];
     struct virtq_chain chains[QUEUE_SIZE];
-    unsigned count = 0;
-    int r = 0;
+    int count = 0, r = 0;
 
     do
-        chains[count] = (struct virtq_chain){.iov = iov, .room = VIRTQ_MAX_CHAIN};
-    while (count < QUEUE_SIZE - 1 && (r = virtqueue_pop(vq, &chains[count])) > 0 && ++count);
-    while (count > 0)
-        virtqueue_unpop(vq, &chains[--count]);
-    return r;
+        chains[count] = (struct virtq_chain){.iov = v->data_iov, .room = VIRTQ_MAX_CHAIN};
+    while ((r = virtqueue_pop(vq, &chains[count])) > 0 && ++count < QUEUE_SIZE);
+    for (int i = count; i > 0;)
+        virtqueue_unpop(vq, &chains[--i]);
+    return r < 0 ? r : count;
 }
 
-static void tell_reset(struct virtio_vsock *v)
+/* Less than 0 when the ring is broken. */
+static int tell_reset(struct virtio_vsock *v)
 {
     static const struct virtio_vsock_event event = {.id = VIRTIO_VSOCK_EVENT_TRANSPORT_RESET};
     struct virtqueue *vq = &v->vdev.queues[EVENT];
     struct virtq_chain chain = {.iov = v->iov, .room = VIRTQ_MAX_CHAIN};
     int r = virtqueue_pop(vq, &chain);
 
-    if (r > 0 && chain.in_bytes < sizeof(event))
-        r = -EPROTO;
-    if (r > 0)
-        r = arm_event(vq, v->data_iov) < 0 ? -EPROTO : 1;
-    if (r > 0) {
-        (void)iov_from_buf(chain.iov + chain.out, chain.in, 0, &event, sizeof(event));
-        virtqueue_push(vq, &chain, sizeof(event));
-        v->reset_pending = false;
-        v->lost = 0;
-        v->guest_cid = v->cid;
-        settle(v);
-        virtio_notify(&v->vdev, EVENT);
-    }
-    if (r < 0)
-        virtio_broken(&v->vdev, "the driver broke the event ring");
+    if (r <= 0)
+        return r;
+    if (chain.in_bytes < sizeof(event))
+        return -EPROTO;
+    v->event_buffers = event_buffers(v);
+    if (v->event_buffers < 0)
+        return v->event_buffers;
+    (void)iov_from_buf(chain.iov + chain.out, chain.in, 0, &event, sizeof(event));
+    virtqueue_push(vq, &chain, sizeof(event));
+    v->reset_pending = false;
+    v->guest_cid = v->cid;
+    settle(v);
+    virtio_notify(&v->vdev, EVENT);
+    return 0;
 }
 
 static void events(struct virtio_vsock *v)
 {
+    int r = 0;
+
     if (v->reset_pending) {
-        tell_reset(v);
-    } else if (v->settling_until_ns) {
-        v->settling_until_ns = 0;
-        vsock_listen(v, true);
+        r = tell_reset(v);
+    } else if (v->settling_until_ns && (r = event_buffers(v)) > v->event_buffers) {
+        settled(v);
     }
+    if (r < 0)
+        virtio_broken(&v->vdev, "the driver broke the event ring");
 }
 
 static void virtio_vsock_kick(struct virtio_device *vdev, unsigned queue)
@@ -396,8 +417,8 @@ static int virtio_vsock_pre_save(void *obj, struct error *err)
     uint32_t known = vsock_known(v);
 
     (void)err;
-    /* Without a driver, or when it has to begin anew, and when it was told of the last ones. */
-    if (!v->vdev.started || (!known && !v->reset_pending))
+    /* Without a driver, or when it has to begin anew, and when it knows of the last ones. */
+    if (!v->vdev.started || (!known && !v->reset_pending && !v->settling_until_ns))
         v->lost = 0;
     else if (known)
         v->lost = known;

@@ -84,6 +84,7 @@ struct virtio_vsock {
     /* To be told by the event of a transport that was reset; and until when that is waited for. */
     bool reset_pending;
     uint64_t settling_until_ns; /* 0: it is not */
+    int event_buffers;          /* that were left when it was told */
 
     /* What travels. */
     uint64_t guest_cid; /* as the driver knows it */

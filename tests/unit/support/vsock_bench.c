@@ -30,6 +30,7 @@ void vsock_bench_open(struct vsock_bench *b, const char *path, uint64_t patience
     struct virtio_vsock_params params = {.cid = BENCH_CID, .patience_ns = patience_ns};
     struct error err = {.msg = ""};
 
+    b->path = path;
     virtio_machine_init(&b->m, NULL);
     (void)vsock_host_open(path, &b->host, &err);
     assert_string_equal(err.msg, "");
@@ -250,7 +251,7 @@ int vsock_bench_connect(struct vsock_bench *b, uint32_t guest_port, uint32_t *re
 {
     struct virtio_vsock_hdr hdr;
     char text[40], answer[40] = "";
-    int fd = vsock_bench_dial(BENCH_SOCKET);
+    int fd = vsock_bench_dial(b->path);
 
     snprintf(text, sizeof(text), "CONNECT %u\n", guest_port);
     vsock_bench_say(fd, text, strlen(text));

@@ -19,6 +19,7 @@
 enum { VSOCK_RX = 0, VSOCK_TX = 1, VSOCK_EVENT = 2 };
 
 struct vsock_bench {
+    const char *path;
     struct virtio_machine m;
     struct vsock_host *host;
     struct device *dev;
