@@ -57,6 +57,7 @@ struct config_disk {
 #define CONFIG_MAX_NETS 8
 
 enum config_net_backend { CONFIG_NET_AUTO, CONFIG_NET_TAP, CONFIG_NET_USER };
+enum config_net_offload { CONFIG_OFFLOAD_AUTO, CONFIG_OFFLOAD_ON, CONFIG_OFFLOAD_OFF };
 
 struct config_net {
     char *id;         /* as a name, at most 11 bytes; once in the machine */
@@ -67,6 +68,7 @@ struct config_net {
     char *mac;       /* as text_parse_mac() takes it; NULL: made of the machine's name and the id */
     uint64_t queues; /* pairs; 0: as many as suits tap and CPUs */
     uint64_t mtu;    /* 0: as it is */
+    uint64_t offload;                            /* enum config_net_offload; AUTO: as ON */
     struct config_rate rx_packets, rx_bandwidth; /* to the guest */
     struct config_rate tx_packets, tx_bandwidth; /* from it */
     bool vhost;                                  /* only with TAP, and without rates */

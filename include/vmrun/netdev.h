@@ -97,7 +97,11 @@ bool netdev_more(const struct netdev *netdev, unsigned queue);
 
 /* Whether a process of this host carries the frames on, which needs a CPU as the guest does. */
 bool netdev_relays(const struct netdev *netdev);
-/* Whether frames may be unfinished in either direction; if not, headers are all zeros. */
+/*
+ * What is sent may lack checksums always. Whether frames may be unfinished otherwise: segments of
+ * 64 KiB, and what is received, as netdev_set_offload() says. If not, the checksums of what is
+ * received are good.
+ */
 bool netdev_offloads(const struct netdev *netdev);
 /* What the driver has negotiated: frames we hand it may then be unfinished in these ways. */
 struct netdev_offload {

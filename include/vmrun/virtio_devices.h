@@ -94,6 +94,7 @@ struct virtio_net_params {
     uint8_t mac[6];
     unsigned queues; /* pairs, 1 to NETDEV_MAX_QUEUES */
     uint16_t mtu;    /* 0: not offered */
+    bool finished;   /* nothing is left to others: no checksum, no segmentation */
     struct netdev *netdev;
     struct vhost *const *vhosts; /* of each pair; outlive the device. NULL: none. Without rates */
     struct loop *loop;           /* the machine's thread runs it; or NULL, and: */

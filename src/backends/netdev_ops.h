@@ -14,7 +14,7 @@ struct netdev_ops {
                        unsigned count);
     int (*flush)(struct netdev *netdev, unsigned queue);       /* NULL: each send is a call */
     bool (*more)(const struct netdev *netdev, unsigned queue); /* NULL: never */
-    /* NULL, both: one queue pair, and all frames are finished. */
+    /* NULL, both: one queue pair, and no frame is unfinished but for its checksums. */
     int (*set_offload)(struct netdev *netdev, const struct netdev_offload *offload,
                        struct error *err);
     int (*set_queues)(struct netdev *netdev, unsigned queues, struct error *err);

@@ -92,25 +92,27 @@ static int fill(struct netstream *s)
     return 0;
 }
 
-/* Zeros and then the frame, as much of it as there is room for. */
+/* The header and then the frame, as much of it as there is room for. */
 static int64_t hand_over(const uint8_t *frame, size_t length, const struct iovec *iov,
                          unsigned count)
 {
-    size_t zeros = HEADER, at = 0;
+    /* No wire was between us. */
+    static const struct virtio_net_hdr_v1 header = {.flags = VIRTIO_NET_HDR_F_DATA_VALID};
+    size_t done = 0, at = 0;
 
     for (unsigned i = 0; i < count && at < length; i++) {
         uint8_t *to = iov[i].iov_base;
-        size_t room = iov[i].iov_len, part = room < zeros ? room : zeros;
+        size_t room = iov[i].iov_len, part = room < HEADER - done ? room : HEADER - done;
 
-        memset(to, 0, part);
-        zeros -= part;
+        memcpy(to, (const uint8_t *)&header + done, part);
+        done += part;
         room -= part;
         to += part;
         part = room < length - at ? room : length - at;
         memcpy(to, frame + at, part);
         at += part;
     }
-    return (int64_t)(HEADER - zeros + at);
+    return (int64_t)(done + at);
 }
 
 int64_t netstream_receive(struct netstream *s, const struct iovec *iov, unsigned count)
@@ -195,11 +197,11 @@ int netstream_flush(struct netstream *s)
     return r;
 }
 
-/* The bytes of a frame behind a header that asks for nothing; 0: it is none, or asks. */
-static size_t frame_bytes(const struct iovec *iov, unsigned count)
+/* The bytes of a frame, and the header before it; 0: it is none. */
+static size_t frame_bytes(const struct iovec *iov, unsigned count,
+                          struct virtio_net_hdr_v1 *ret_header)
 {
-    struct virtio_net_hdr_v1 header = {0};
-    uint8_t *to = (uint8_t *)&header;
+    uint8_t *to = (uint8_t *)ret_header;
     size_t bytes = 0;
 
     for (unsigned i = 0; i < count; i++) {
@@ -210,17 +212,16 @@ static size_t frame_bytes(const struct iovec *iov, unsigned count)
         to += part;
         bytes += iov[i].iov_len;
     }
-    if (bytes <= HEADER || !is_frame(bytes - HEADER) ||
-        header.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM || header.gso_type != VIRTIO_NET_HDR_GSO_NONE)
-        return 0;
-    return bytes - HEADER;
+    return bytes > HEADER && is_frame(bytes - HEADER) ? bytes - HEADER : 0;
 }
 
 int64_t netstream_send(struct netstream *s, const struct iovec *iov, unsigned count)
 {
-    size_t bytes = frame_bytes(iov, count), skip = HEADER;
+    struct virtio_net_hdr_v1 header = {0};
+    size_t bytes = frame_bytes(iov, count, &header), skip = HEADER;
 
-    if (bytes == 0 || count >= NETSTREAM_IOVS)
+    if (bytes == 0 || bytes > NETSTREAM_MAX_SENT || count >= NETSTREAM_IOVS ||
+        header.gso_type != VIRTIO_NET_HDR_GSO_NONE)
         return -EINVAL;
     if (s->rest_at < s->rest_end || s->frames == NETSTREAM_FRAMES ||
         s->out_count + count >= NETSTREAM_IOVS || s->out_bytes + LENGTH + bytes > OUT_BYTES) {

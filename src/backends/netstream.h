@@ -18,7 +18,8 @@
 #define NETSTREAM_LENGTH_BYTES 4
 #define NETSTREAM_MIN_FRAME 14 /* addresses and type */
 #define NETSTREAM_MAX_FRAME (18 + 65536)
-#define NETSTREAM_IOVS 1024 /* IOV_MAX */
+#define NETSTREAM_MAX_SENT 65535 /* passt's longest */
+#define NETSTREAM_IOVS 1024      /* IOV_MAX */
 #define NETSTREAM_FRAMES 128
 
 struct netstream {
@@ -40,9 +41,9 @@ void netstream_fini(struct netstream *s);  /* also of one that is all zeros */
 void netstream_reset(struct netstream *s); /* the next byte, either way, begins a frame */
 
 /*
- * The next frame into iov behind a header of zeros: bytes with the header; what does not fit is
- * cut off. One system call at most. Errors: -EAGAIN; -EPROTO no frame has this length, and there
- * will be no other; -EPIPE the other end is closed; -errno of recv(2).
+ * The next frame into iov behind a header that says that its checksums are good: bytes with the
+ * header; what does not fit is cut off. One system call at most. Errors: -EAGAIN; -EPROTO no frame
+ * has this length, and there will be no other; -EPIPE the other end is closed; -errno of recv(2).
  */
 int64_t netstream_receive(struct netstream *s, const struct iovec *iov, unsigned count);
 bool netstream_more(const struct netstream *s); /* a whole frame is at hand, or what is none */
@@ -50,8 +51,9 @@ uint32_t netstream_length(const struct netstream *s); /* after -EPROTO: what it 
 
 /*
  * A frame behind its header, for the next flush: what iov points to must stay until then. Bytes.
- * Errors: -EAGAIN earlier ones have to wait; -EINVAL no frame, too many pieces, or unfinished
- * by what its header says; -errno of sendmsg(2), with earlier ones lost.
+ * It goes as it is, without checksums where they are left to others: passt looks at none.
+ * Errors: -EAGAIN earlier ones have to wait; -EINVAL no frame, too many pieces, too long, or to be
+ * cut up; -errno of sendmsg(2), with earlier ones lost.
  */
 int64_t netstream_send(struct netstream *s, const struct iovec *iov, unsigned count);
 /* Errors: -EAGAIN, and the rest was copied; -errno of sendmsg(2), and all is lost. */

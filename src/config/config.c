@@ -242,6 +242,9 @@ static int check_net(const struct config_net *net, size_t i, struct error *err)
         return error_set(err, EINVAL,
                          "nets[%zu].hostfwd: the backend \"tap\" forwards no ports; \"user\" does",
                          i);
+    if (net->vhost && net->offload == CONFIG_OFFLOAD_OFF)
+        return error_set(err, EINVAL, "nets[%zu].offload: vhost needs it; leave out one of them",
+                         i);
     if (net->backend == CONFIG_NET_TAP)
         return check_vhost(net, i, err);
     if (net->vhost)

@@ -79,6 +79,13 @@ static const char *const backend_choices[] = {
     NULL,
 };
 
+static const char *const offload_choices[] = {
+    [CONFIG_OFFLOAD_AUTO] = "auto",
+    [CONFIG_OFFLOAD_ON] = "on",
+    [CONFIG_OFFLOAD_OFF] = "off",
+    NULL,
+};
+
 static const char *const serial_choices[] = {
     [CONFIG_CONSOLE_STDIO] = "stdio",
     [CONFIG_CONSOLE_PTY] = "pty",
@@ -335,6 +342,17 @@ static const struct config_key net_keys[] = {
         .max = 65521,
         .description = "The longest packet, told to the guest and set on the tap; without it, what "
                        "the tap has, or 28712 without a tap.",
+    },
+    {
+        .name = "offload",
+        .type = CONFIG_TYPE_CHOICE,
+        .offset = OFFSET_OF(struct config_net, uint64_t, offload),
+        .choices = offload_choices,
+        .start = "auto",
+        .description =
+            "Whether the guest leaves checksums, and on a tap the cutting up of TCP, to the host: "
+            "auto, which is on, unless the machine was saved by a vmrun that did not "
+            "have it for this backend yet.",
     },
     RATE_KEY("rx_packets", struct config_net, rx_packets.rate,
              "How many frames come to the guest in a second at most; 0 or none: no limit."),

@@ -27,11 +27,14 @@
      UINT64_C(1) << VIRTIO_NET_F_CTRL_VQ | UINT64_C(1) << VIRTIO_NET_F_CTRL_RX | \
      UINT64_C(1) << VIRTIO_NET_F_CTRL_VLAN | UINT64_C(1) << VIRTIO_NET_F_CTRL_MAC_ADDR | \
      UINT64_C(1) << VIRTIO_NET_F_GUEST_ANNOUNCE | NET_GUEST_OFFLOADS)
-/* Without these all frames are finished, in both directions. */
-#define UNFINISHED \
-    (UINT64_C(1) << VIRTIO_NET_F_CSUM | UINT64_C(1) << VIRTIO_NET_F_HOST_TSO4 | \
-     UINT64_C(1) << VIRTIO_NET_F_HOST_TSO6 | UINT64_C(1) << VIRTIO_NET_F_HOST_ECN | \
-     UINT64_C(1) << VIRTIO_NET_F_CTRL_GUEST_OFFLOADS | NET_GUEST_OFFLOADS)
+#define CHECKSUMS (UINT64_C(1) << VIRTIO_NET_F_CSUM | UINT64_C(1) << VIRTIO_NET_F_GUEST_CSUM)
+/* Without these all frames are whole packets of the wire, */
+#define SEGMENTS \
+    (UINT64_C(1) << VIRTIO_NET_F_HOST_TSO4 | UINT64_C(1) << VIRTIO_NET_F_HOST_TSO6 | \
+     UINT64_C(1) << VIRTIO_NET_F_HOST_ECN | UINT64_C(1) << VIRTIO_NET_F_CTRL_GUEST_OFFLOADS | \
+     (NET_GUEST_OFFLOADS & ~CHECKSUMS))
+/* and without these finished as well, and checked by the guest. */
+#define UNFINISHED (SEGMENTS | CHECKSUMS)
 
 static_assert(offsetof(struct virtio_net, vdev) == 0, "state offsets count from the device");
 
@@ -529,6 +532,21 @@ fail:
     return NULL;
 }
 
+static uint64_t features(const struct virtio_net_params *params)
+{
+    uint64_t features = FEATURES;
+
+    if (params->finished)
+        features &= ~UNFINISHED;
+    else if (!netdev_offloads(params->netdev))
+        features &= ~SEGMENTS;
+    if (params->mtu)
+        features |= UINT64_C(1) << VIRTIO_NET_F_MTU;
+    if (params->queues > 1)
+        features |= UINT64_C(1) << VIRTIO_NET_F_MQ;
+    return features;
+}
+
 int virtio_net_create(struct platform *platform, struct device *host,
                       const struct virtio_net_params *params, struct device **ret_dev,
                       struct error *err)
@@ -539,9 +557,7 @@ int virtio_net_create(struct platform *platform, struct device *host,
         .loop = params->loop,
         .thread = params->thread,
         .id = params->id,
-        .features = (FEATURES & ~(netdev_offloads(params->netdev) ? 0 : UNFINISHED)) |
-                    (params->mtu ? UINT64_C(1) << VIRTIO_NET_F_MTU : 0) |
-                    (params->queues > 1 ? UINT64_C(1) << VIRTIO_NET_F_MQ : 0),
+        .features = features(params),
         .queues = 2 * params->queues + 1,
         .queue_size = NET_QUEUE_SIZE,
         .config_size = offsetof(struct virtio_net_config, mtu) + sizeof(uint16_t),

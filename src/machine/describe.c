@@ -166,6 +166,18 @@ static int load_description(const char *where, const char *text, size_t len, jso
     return 0;
 }
 
+/*
+ * It has what it was built with: nothing is made up by what this host has, or by what a card of its
+ * kind is given today. Before this was said one on passt had no offloads, and one on a tap had.
+ */
+static void settle_as_built(struct config_net *net)
+{
+    if (net->queues == 0)
+        net->queues = 1;
+    if (net->offload == CONFIG_OFFLOAD_AUTO && net->backend == CONFIG_NET_USER)
+        net->offload = CONFIG_OFFLOAD_OFF;
+}
+
 int machine_read_description(const char *where, const char *text, size_t len,
                              struct vm_config *config, struct error *err)
 {
@@ -182,10 +194,8 @@ int machine_read_description(const char *where, const char *text, size_t len,
     part = json_dumps(json_object_get(json, "config"), JSON_INDENT(2));
     r = part ? config_load_text(config, where, part, strlen(part), err)
              : error_set(err, ENOMEM, "%s: out of memory", where);
-    /* It has what it was built with: nothing is made up by what this host has. */
     for (size_t i = 0; r == 0 && i < config->net_count; i++)
-        if (config->nets[i].queues == 0)
-            config->nets[i].queues = 1;
+        settle_as_built(&config->nets[i]);
 done:
     free(part);
     json_decref(json);

@@ -57,6 +57,7 @@ static int create_card(struct machine *m, unsigned index, struct error *err)
     struct virtio_net_params params = {
         .queues = (unsigned)net->queues,
         .mtu = card_mtu(net),
+        .finished = net->offload == CONFIG_OFFLOAD_OFF,
         .netdev = card->netdev,
         .vhosts = net->vhost ? card->vhosts : NULL,
         .thread = card->thread,
@@ -129,7 +130,7 @@ static int open_vhosts(struct machine *m, unsigned index, struct error *err)
 }
 
 /* What nobody has said is settled now, and travels with the machine's description. */
-static void settle_queues(struct machine *m, unsigned index)
+static void settle(struct machine *m, unsigned index)
 {
     struct config_net *net = &m->effective.nets[index];
     unsigned cpus = (unsigned)m->config->cpus;
@@ -138,6 +139,9 @@ static void settle_queues(struct machine *m, unsigned index)
         net->queues = net->backend == CONFIG_NET_TAP
                           ? tap_queues(net->ifname, cpus < DEFAULT_PAIRS ? cpus : DEFAULT_PAIRS)
                           : 1;
+    /* On a tap it is what it always was, and need not be said. */
+    if (net->offload == CONFIG_OFFLOAD_AUTO && net->backend == CONFIG_NET_USER)
+        net->offload = CONFIG_OFFLOAD_ON;
 }
 
 static int create_net(struct machine *m, unsigned index, struct error *err)
@@ -146,7 +150,7 @@ static int create_net(struct machine *m, unsigned index, struct error *err)
     char name[THREAD_NAME_BYTES];
     int r;
 
-    settle_queues(m, index);
+    settle(m, index);
     r = open_netdev(m->config, index, false, &card->netdev, err);
     if (r < 0)
         return r;

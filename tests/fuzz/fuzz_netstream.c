@@ -6,6 +6,7 @@
  * An input is a byte for the size of the pieces, one for that of the buffers, and then the stream.
  */
 #include <errno.h>
+#include <linux/virtio_net.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -31,7 +32,9 @@ static void compare(const uint8_t **stream, const uint8_t *end, const uint8_t *g
     require((size_t)(end - at) - 4 >= length);
     require(n == (HEADER + length < room ? HEADER + length : room));
     for (size_t i = 0; i < n; i++)
-        require(got[i] == (i < HEADER ? 0 : at[4 + i - HEADER]));
+        require(got[i] == (i == 0       ? VIRTIO_NET_HDR_F_DATA_VALID
+                           : i < HEADER ? 0
+                                        : at[4 + i - HEADER]));
     *stream = at + 4 + length;
 }
 

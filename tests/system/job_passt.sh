@@ -2,7 +2,7 @@
 # shellcheck shell=dash disable=SC1091,SC2016,SC2034,SC2102,SC2153
 # The network of an ordinary user, through passt: out to hosts and to this one's loopback, in by forwarded ports, DHCP, DNS, IPv6; what
 # becomes of it when passt is killed, the machine is saved and restored, or vmrun ends in any way; and what is said when it cannot be.
-# seconds: 50
+# seconds: 60
 # modules: virtio_pci,virtio_net,virtio_console
 # programs: passt iperf3 ip socat
 . ./lib.sh
@@ -103,6 +103,17 @@ expect "iperf3 to the guest" to_guest -n 32M
 grep -h receiver /tmp/iperf3.*
 same_passt() { [ "$(passts)" = "$old" ]; }
 expect "no frame of it was taken for something else" same_passt
+features() { [ "$(in_guest 'cut -c 1,2,12 /sys/class/net/eth0/device/features')" = $1 ]; } # CSUM, GUEST_CSUM, HOST_TSO4
+expect "its driver leaves checksums to passt, and no segments" features 110
+sends_whole() { # SIZE OF-PACKETS: what is in its memory reaches the host's sockets
+    in_guest "ip link set eth0 mtu $2; dd if=/dev/urandom of=/www/large bs=1M count=$1 2>/dev/null; md5sum </www/large" >/tmp/large.there || return
+    wget -q -O - http://127.0.0.1:8080/large | md5sum >/tmp/large.here
+    in_guest 'ip link set eth0 mtu 28712; rm /www/large'
+    cmp /tmp/large.there /tmp/large.here
+}
+expect "what it sends arrives unharmed" sends_whole 16 28712
+expect "in packets of 1500 bytes, too" sends_whole 4 1500
+expect "and of 9000" sends_whole 4 9000
 expect "packets of 1500 bytes as well" in_guest 'ip link set eth0 mtu 1500 && iperf3 -c 10.9.0.1 -n 1M; s=$?; ip link set eth0 mtu 28712; [ $s = 0 ]'
 expect "frames are counted" sh -c "su user -c 'XDG_RUNTIME_DIR=/tmp/user-run vmrun stats net --json' | grep -q 'net.net0.tx_frames'"
 
@@ -195,6 +206,9 @@ alone() {
 }
 expect "a host without any interface: said in a line" alone
 expect "no passt is left" wait_for 5 no_passt
+as_user "vmrun run --kernel $KERNEL --initrd $INITRD --net user,offload=off \
+    --cmdline '$(script_line 'cut -c 1,2,12 /sys/class/net/eth0/device/features')'" </dev/null >"$OUT" 2>"$ERR"
+expect "its driver does it all itself where it is to" printed 000
 rm -rf /tmp/user-run/vmrun
 PATH=/job:$PATH vmrun run --kernel "$KERNEL" --initrd "$INITRD" --cmdline "$(script_line 'ls /sys/class/net')" --net user </dev/null >"$OUT" 2>"$ERR"
 expect "root may have it as well, where passt becomes nobody" printed eth0

@@ -95,6 +95,7 @@ static void every_key_arrives(void **state)
     assert_string_equal(config.nets[0].mac, "52:54:00:aB:cd:0f");
     assert_int_equal(config.nets[0].queues, 2);
     assert_int_equal(config.nets[0].mtu, 9000);
+    assert_int_equal(config.nets[0].offload, CONFIG_OFFLOAD_OFF);
     assert_false(config.rng);
     assert_true(config.balloon.wanted);
     assert_false(config.balloon.deflate_on_oom);
@@ -204,6 +205,7 @@ static void a_net_that_says_nothing_but_its_tap_has_the_defaults(void **state)
     assert_int_equal(config.nets[1].queues, 0); /* as many as suits */
     assert_false(config.nets[1].vhost);
     assert_int_equal(config.nets[1].mtu, 0);
+    assert_int_equal(config.nets[1].offload, CONFIG_OFFLOAD_AUTO);
     config_fini(&config);
 }
 

@@ -425,6 +425,8 @@ static const struct {
      "nets[0].queues: the backend \"user\" has one pair; \"tap\" has more"},
     {{{"boot.kernel", "a"}, {"nets", "user,vhost"}},
      "nets[0].vhost: the backend \"user\" has no vhost; \"tap\" has"},
+    {{{"boot.kernel", "a"}, {"nets", "tap=a,vhost=on,offload=off"}},
+     "nets[0].offload: vhost needs it; leave out one of them"},
     {{{"boot.kernel", "a"}, {"nets", "tap=a,vhost=on,rx_bandwidth=1M"}},
      "nets[0].rx_bandwidth: with vhost there are no limits; leave out one of them, or limit the "
      "tap "

@@ -113,6 +113,24 @@ static void a_card_without_a_number_of_queues_had_one_pair(void **state)
     config_fini(&config);
 }
 
+static void a_card_that_says_nothing_of_offload_has_what_its_backend_always_had(void **state)
+{
+    static const char text[] =
+        "{\"config\": {\"boot\": {\"kernel\": \"/k\"}, \"nets\": [{\"ifname\": \"tap0\"}, "
+        "{\"backend\": \"user\"}, {\"backend\": \"user\", \"offload\": \"on\"}]}, "
+        "\"disks\": []}";
+    struct vm_config config;
+    struct error err = {.msg = ""};
+
+    (void)state;
+    config_init(&config);
+    assert_int_equal(machine_read_description(WHERE, text, strlen(text), &config, &err), 0);
+    assert_int_equal(config.nets[0].offload, CONFIG_OFFLOAD_AUTO);
+    assert_int_equal(config.nets[1].offload, CONFIG_OFFLOAD_OFF);
+    assert_int_equal(config.nets[2].offload, CONFIG_OFFLOAD_ON);
+    config_fini(&config);
+}
+
 static void it_says_of_disks_and_host_what_they_are(void **state)
 {
     const struct block_identity disks[2] = {{.bytes = 4096, .mtime_ns = 7}, {.bytes = 512}};
@@ -328,6 +346,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_key_of_a_machine_comes_back),
         cmocka_unit_test(a_card_without_a_number_of_queues_had_one_pair),
+        cmocka_unit_test(a_card_that_says_nothing_of_offload_has_what_its_backend_always_had),
         cmocka_unit_test(it_says_of_disks_and_host_what_they_are),
         cmocka_unit_test(a_card_keeps_its_address_under_another_name),
         cmocka_unit_test(what_is_no_description_is_refused_in_words),

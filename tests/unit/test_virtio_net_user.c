@@ -68,7 +68,8 @@ static void all_frames_of_one_piece_reach_the_guest(void **state)
     nic_create(&f.m, netdev, 1, NULL, &f.dev, &err);
     assert_string_equal(err.msg, "");
     virtio_driver_init(&f.d, &f.m, f.dev);
-    assert_int_equal(virtio_driver_offered(&f.d) & BIT(VIRTIO_NET_F_CSUM), 0);
+    assert_true(virtio_driver_offered(&f.d) & BIT(VIRTIO_NET_F_CSUM));
+    assert_false(virtio_driver_offered(&f.d) & BIT(VIRTIO_NET_F_HOST_TSO4));
     virtio_driver_start(&f.d, ALL);
     nic_give_rx(&f, 250, 1536);
     for (; sent < FRAMES; sent++) {
@@ -85,6 +86,7 @@ static void all_frames_of_one_piece_reach_the_guest(void **state)
         while ((len = nic_take_rx(&f, RX, got)) > 0) {
             nic_fill_packet(packet, sizeof(packet), nic_mac, (uint8_t)received++);
             assert_int_equal(len, sizeof(packet));
+            assert_int_equal(got[0], VIRTIO_NET_HDR_F_DATA_VALID);
             assert_memory_equal(got + HEADER, packet + HEADER, sizeof(packet) - HEADER);
         }
     }

@@ -20,7 +20,8 @@
     "             { \"path\": \"/dev/sdx\" } ],\n" \
     "  \"nets\": [ { \"id\": \"lan\", \"backend\": \"tap\", \"ifname\": \"tap7\", \"bridge\": " \
     "\"br7\",\n" \
-    "              \"mac\": \"52:54:00:aB:cd:0f\", \"queues\": 2, \"mtu\": 9000 },\n" \
+    "              \"mac\": \"52:54:00:aB:cd:0f\", \"queues\": 2, \"mtu\": 9000,\n" \
+    "              \"offload\": \"off\" },\n" \
     "            { \"ifname\": \"tap8\" } ], \"rng\": false,\n" \
     "  \"balloon\": { \"deflate_on_oom\": false },\n" \
     "  \"vsock\": { \"cid\": 77, \"socket\": \"s/v.sock\" },\n" \

@@ -37,6 +37,22 @@ int nic_create(struct virtio_machine *m, struct netdev *netdev, unsigned pairs,
     return create(m, netdev, pairs, NULL, thread, ret_dev, err);
 }
 
+void nic_build_finished(struct nic_bench *f)
+{
+    const struct virtio_net_params params = {.id = "net net0",
+                                             .queues = 1,
+                                             .mtu = 1400,
+                                             .finished = true,
+                                             .netdev = (struct netdev *)&f->wire,
+                                             .loop = f->m.loop};
+    struct error err = {.msg = ""};
+
+    device_destroy(f->dev);
+    virtio_net_create(f->m.platform, f->m.host, &params, &f->dev, &err);
+    assert_string_equal(err.msg, "");
+    virtio_driver_init(&f->d, &f->m, f->dev);
+}
+
 int nic_create_vhost(struct virtio_machine *m, struct netdev *netdev, unsigned pairs,
                      struct vhost *const *vhosts, struct device **ret_dev, struct error *err)
 {

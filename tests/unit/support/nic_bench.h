@@ -37,6 +37,7 @@ struct nic_bench {
 /* The device alone. thread: NULL for the machine's loop. */
 int nic_create(struct virtio_machine *m, struct netdev *netdev, unsigned pairs,
                struct iothread *thread, struct device **ret_dev, struct error *err);
+void nic_build_finished(struct nic_bench *f); /* instead of the device that there is */
 int nic_create_vhost(struct virtio_machine *m, struct netdev *netdev, unsigned pairs,
                      struct vhost *const *vhosts, struct device **ret_dev, struct error *err);
 void nic_build(struct nic_bench *f, unsigned pairs);
