@@ -139,8 +139,11 @@ static void settle(struct machine *m, unsigned index)
         net->queues = net->backend == CONFIG_NET_TAP
                           ? tap_queues(net->ifname, cpus < DEFAULT_PAIRS ? cpus : DEFAULT_PAIRS)
                           : 1;
-    /* On a tap it is what it always was, and need not be said. */
-    if (net->offload == CONFIG_OFFLOAD_AUTO && net->backend == CONFIG_NET_USER)
+    if (net->backend != CONFIG_NET_USER)
+        return; /* the rest is what it always was there, and need not be said */
+    if (net->mtu == 0)
+        net->mtu = USER_NET_MTU;
+    if (net->offload == CONFIG_OFFLOAD_AUTO)
         net->offload = CONFIG_OFFLOAD_ON;
 }
 

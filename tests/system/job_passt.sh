@@ -137,6 +137,8 @@ expect "and the first has its passt still" is_reached
 
 # Save and restore
 expect "the machine is saved" as_user vmrun save net /tmp/user-run/net.snap --stop
+told() { vmrun snapshot info /tmp/user-run/net.snap --json >"$OUT" && grep -q '"mtu": *28712' "$OUT" && grep -q '"offload": *"on"' "$OUT"; }
+expect "with what its card was told, whatever is usual later" told
 exec 3>&-
 expect "and passt has ended with it" wait_for 5 no_passt
 rm -f /tmp/user-run/vmrun/net.log
