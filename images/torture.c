@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * torture: a guest that notices when anything about it changes that must not: memory, disk,
- * network, timers, clocks. For machines that are saved, restored and moved while it runs.
+ * network, stream sockets, timers, clocks. For machines that are saved, restored and moved while
+ * it runs.
  *
- *   torture [memory=MIB] [writers=N] [rate=MIB-A-SECOND] [disk=DEVICE] [peer=ADDRESS]
+ *   torture [memory=MIB] [writers=N] [rate=MIB-A-SECOND] [lend] [disk=DEVICE] [peer=ADDRESS]
+ *           [sockets]
  *   torture echo          the other end of tcp and udp, on the host
+ *   torture answer PATH   the other end of stream sockets, with vmrun's socket PATH, on the host
  *
  * It prints a line a second: what it did so far, and `errors`, which must stay 0. It never ends.
  * A page's words follow from its number and its count of writes, a disk block's likewise, a
@@ -29,12 +32,14 @@
 #define WORDS (PAGE / 8)
 #define MAX_WRITERS 16
 #define DISK_BLOCKS 4096
+#define HUGE_PAGE (2u << 20)
 #define SILENT_NS UINT64_C(20000000000)
 #define AWAY_NS UINT64_C(3000000000) /* between two looks: this machine did not run */
 
 static struct {
     uint64_t memory, writers, rate;
     const char *disk, *peer;
+    bool lend, sockets;
 } options = {.memory = 64, .writers = 2, .rate = 100};
 
 struct torture_done done;
@@ -169,6 +174,47 @@ static void *write_memory(void *opaque)
     return NULL;
 }
 
+static bool is_clear(const uint64_t *words)
+{
+    for (uint64_t i = 0; i < WORDS; i++)
+        if (words[i])
+            return false;
+    return true;
+}
+
+/*
+ * And memory that is free in between, so that others have it, as the balloon, and it is new each
+ * time. Linux has huge pages for it, and so reports it, on machines of 512 MiB and above.
+ */
+static void *lend_memory(void *opaque)
+{
+    uint64_t first = options.memory * 256;
+
+    (void)opaque;
+    for (uint64_t turn = 1;; turn++) {
+        uint8_t *room =
+            mmap(NULL, 2 * HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        uint64_t *words = (uint64_t *)(((uintptr_t)room + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
+
+        if (room == MAP_FAILED)
+            give_up("memory");
+        madvise(words, HUGE_PAGE, MADV_HUGEPAGE);
+        for (uint64_t p = 0; p < HUGE_PAGE / PAGE; p++) {
+            if (!is_clear(words + p * WORDS))
+                wrong("memory that is new, page %llu: it is not clear", (unsigned long long)p);
+            fill(words + p * WORDS, first + p, turn);
+        }
+        sleep(1);
+        for (uint64_t p = 0; p < HUGE_PAGE / PAGE; p++)
+            if (verify(words + p * WORDS, first + p, turn) < WORDS)
+                wrong("memory that is new, page %llu: not what was written", (unsigned long long)p);
+        munmap(room, 2 * HUGE_PAGE);
+        count(&done.lent, 1);
+        sleep(3); /* Linux waits for two before it reports what is free */
+    }
+    return NULL;
+}
+
 static void start_writers(void)
 {
     static struct writer writers[MAX_WRITERS];
@@ -236,11 +282,16 @@ static void read_options(char **words)
             options.disk = operand;
         else if (strncmp(*words, "peer=", 5) == 0)
             options.peer = operand;
+        else if (strcmp(*words, "lend") == 0)
+            options.lend = true;
+        else if (strcmp(*words, "sockets") == 0)
+            options.sockets = true;
         else
             options.writers = 0;
     }
     if (!options.memory || !options.writers || options.writers > MAX_WRITERS || !options.rate) {
-        fprintf(stderr, "torture: memory=MIB writers=1…%d rate=MIB disk=DEVICE peer=ADDRESS\n",
+        fprintf(stderr,
+                "torture: memory=MIB writers=1…%d rate=MIB lend disk=DEVICE peer=ADDRESS sockets\n",
                 MAX_WRITERS);
         exit(2);
     }
@@ -248,16 +299,21 @@ static void read_options(char **words)
 
 static void report(uint64_t second)
 {
+    uint64_t resets = value(&done.resets); /* before "open": these have come after those */
     const struct {
         const char *name;
         uint64_t value;
     } all[] = {
         {"second", second},
         {"pages", value(&done.pages)},
+        {"lent", value(&done.lent)},
         {"blocks", value(&done.blocks)},
         {"tcp", value(&done.received)},
         {"udp", value(&done.echoes)},
         {"lost", value(&done.lost)},
+        {"vsock", value(&done.heard)},
+        {"open", value(&done.open)},
+        {"resets", resets},
         {"ticks", value(&done.ticks)},
         {"missed", value(&done.missed)},
         {"late", value(&done.late)},
@@ -278,14 +334,20 @@ int main(int argc, char **argv)
 {
     if (argc == 2 && strcmp(argv[1], "echo") == 0)
         echo();
+    if (argc == 3 && strcmp(argv[1], "answer") == 0)
+        answer(argv[2]);
     read_options(argv + 1);
     if (getrandom(nonce, sizeof(nonce), 0) != (ssize_t)sizeof(nonce))
         give_up("nonce");
     start_writers();
+    if (options.lend)
+        start(lend_memory, NULL);
     if (options.disk)
         start(write_disk, NULL);
     if (options.peer)
         start_network(options.peer);
+    if (options.sockets)
+        start_sockets();
     start_clocks();
     for (uint64_t second = 1;; second++) {
         sleep(1);

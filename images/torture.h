@@ -12,7 +12,8 @@
 
 /* Counted by all threads, printed by main. */
 struct torture_done {
-    uint64_t pages, blocks, sent, received, echoes, lost, ticks, late, missed, gap_ns;
+    uint64_t pages, lent, blocks, sent, received, echoes, lost, ticks, late, missed, gap_ns;
+    uint64_t heard, open, resets; /* of stream sockets */
     uint64_t errors;
 };
 extern struct torture_done done;
@@ -36,6 +37,8 @@ bool ear_is_idle(struct ear *ear, bool heard);
 
 void start_network(const char *peer);
 __attribute__((noreturn)) void echo(void);
+void start_sockets(void);
+__attribute__((noreturn)) void answer(const char *path);
 void start_clocks(void);
 
 #endif

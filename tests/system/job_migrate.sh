@@ -5,7 +5,7 @@
 # $1: how often to and fro with each number of CPUs (1); $2: these numbers (1 2 4). tools/soak migration gives more.
 # hosts: 3
 # memory: 1024
-# modules: virtio_pci,virtio_blk,virtio_net,virtio_rng,virtio_console
+# modules: virtio_pci,virtio_blk,virtio_net,virtio_rng,virtio_console,vmw_vsock_virtio_transport,virtio_balloon
 # builds: images/torture.c tests/system/downtime.c
 . ./lib.sh
 . ./hosts.sh
@@ -29,7 +29,7 @@ for count in ${2:-1 2 4}; do
         expect "$count: it is carried from a to b" moved a b carry
         expect "$count: and back" moved b a carry
     fi
-    expect "$count: it is killed" on a vmrun kill torture
+    torture_ends a
 done
 moves_table
 expect "nothing is left behind on a" on a wait_for 10 nothing_left

@@ -142,7 +142,9 @@ refused_in_line() {
 # What an ordinary user in group kvm does, in a runtime folder that the job makes.
 as_user() { su user -c "export XDG_RUNTIME_DIR=/tmp/user-run PATH=/job:$PATH; $*"; }
 now_ms() { awk '{ printf "%d\n", $1 * 1000 }' /proc/uptime; }
-stat_of() { vmrun stats "$MACHINE" --json | tr ',' '\n' | sed -n "s/.*\"$1\": *\([0-9]*\).*/\1/p"; }
+# stat_of NAME: that one of $MACHINE's vmrun stats; $AT is what runs a command where the machine is, or nothing.
+AT=''
+stat_of() { $AT vmrun stats "$MACHINE" --json | tr ',' '\n' | sed -n "s/.*\"$1\": *\([0-9]*\).*/\1/p"; }
 # Of a guest that says "tick 1", "tick 2", ... into this file: it goes on.
 ticks() { [ "$(grep -c '^tick' "$1")" -ge 8 ]; }
 # same_ram FILE FILE: two snapshots have the same in RAM.

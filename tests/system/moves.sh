@@ -1,21 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-# shellcheck shell=dash disable=SC2016,SC2034,SC2046,SC2086,SC2154
+# shellcheck shell=dash disable=SC1091,SC2016,SC2034,SC2046,SC2086,SC2154
 # A guest that checks itself (images/torture.c) is moved between hosts a and b, while host c is the other end of its connections,
-# serves its disk, and measures how long it is away (downtime.c). For jobs with these lines in their heads:
+# serves its disk, and measures how long it is away (downtime.c). On a and b are the other ends of its stream sockets, which each move
+# resets, while its balloon goes up and down and its disk waits for what its limit allows. For jobs with these lines in their heads:
 #   hosts: 3
-#   modules: virtio_pci,virtio_blk,virtio_net,virtio_rng,virtio_console
+#   modules: virtio_pci,virtio_blk,virtio_net,virtio_rng,virtio_console,vmw_vsock_virtio_transport,virtio_balloon
 #   builds: images/torture.c tests/system/downtime.c
 #
 #   moves_begin                hosts, network and disk are ready
 #   torture_on HOST CPUS       the guest starts there, and works
+#   torture_ends HOST          it did all that it was to do, and is killed
 #   moved FROM TO COMMAND      COMMAND FROM TO moves it; then it goes on there with nothing wrong
 #   migrate FROM TO            such a command
 #   moves_table                what was measured of each move, and the medians
 #
 # The guest's own lines come to c by TCP, in /tmp/report: one connection, which lives as long as the guest does.
-GUEST=10.7.7.50 MEMORY=128M DISKS='--disk /mnt/disk' LINE='' LIFE=60 NET='' RECEIVE=''
+. ./torture.sh
+GUEST=10.7.7.50 MEMORY=256M DISKS='--disk /mnt/disk,id=data,iops=4,iops_burst=1' LINE='' LIFE=60 NET='' RECEIVE='' REPORT=/tmp/report
 orders="ip addr add $GUEST/24 dev eth0; ip link set eth0 up; downtime answer &
-torture memory=32 writers=2 rate=4 disk=/dev/vda peer=$SERVER | tee /dev/console | nc $SERVER 7009"
+torture memory=32 writers=2 rate=4 lend disk=/dev/vda peer=$SERVER sockets | tee /dev/console | nc $SERVER 7009"
 
 moves_begin() {
     hosts_begin
@@ -26,34 +29,32 @@ moves_begin() {
     chmod 755 /tmp/take-report
     nc -ll -p 7009 -e /tmp/take-report &
     ./torture echo &
+    for host in $others; do on $host './torture answer /tmp/vsock >/tmp/answers 2>&1 &'; done
     : >/tmp/moves
-}
-
-lines() { grep -c '^torture: .* second .* errors 0[[:space:]]*$' /tmp/report; }
-says_more() { [ "$(lines)" -gt "$had" ]; }
-# goes_on: the guest of this nonce says more, later than all it said before, and nothing is wrong.
-goes_on() {
-    had=$(lines)
-    wait_for $LIFE says_more || { echo "no sign of life"; tail -n 2 /tmp/report; return 1; }
-    ! grep WRONG /tmp/report || return 1
-    said=$(grep '^torture: .* second .* errors 0[[:space:]]*$' /tmp/report | tail -n 1)
-    set -- $said
-    [ "$2" = "${nonce:=$2}" ] || { echo "the nonce was $nonce and is $2"; return 1; }
-    [ "$4" -gt "$second" ] || { echo "it was at second $second and is at $4"; return 1; }
-    second=$4
 }
 
 torture_on() {
     exec 4>&-
     rm -f /tmp/report /tmp/ask
     : >/tmp/report
-    nonce='' second=0 cpus=$2
+    cpus=$2
+    torture_begins
     expect "$cpus: it starts on $1" on "$1" "vmrun run --detach --name torture --kernel $KERNEL --initrd ./initrd --cpus $cpus --memory $MEMORY \
-        $DISKS --net tap=tap0,bridge=br0$NET --console file:/tmp/serial --cmdline '$LINE $(script_line "$orders")'"
+        $DISKS --net tap=tap0,bridge=br0$NET $DEVICES --console file:/tmp/serial --cmdline '$LINE $(script_line "$orders")'"
     mkfifo /tmp/ask
     ./downtime ask $GUEST </tmp/ask >/tmp/away &
     exec 4>/tmp/ask
     expect "$cpus: and works" goes_on
+}
+
+# torture_ends HOST: what it was to do, it did.
+torture_ends() {
+    AT="on $1"
+    if [ "$DEVICES" ]; then
+        torture_did_all
+        for host in $others; do expect "$cpus: host $host heard nothing wrong" on $host '[ ! -s /tmp/answers ]'; done
+    fi
+    expect "$cpus: it is killed" on $1 vmrun kill torture
 }
 
 # away: what was measured since it was asked last.
@@ -78,12 +79,22 @@ look_at() {
 }
 
 moved() {
-    from=$1 to=$2 began=$(centiseconds)
+    from=$1 to=$2
     shift 2
+    if [ "$DEVICES" ]; then
+        mib=8
+        [ $from = b ] || mib=24
+        AT="on $from"
+        set_balloon $mib || return
+    fi
+    began=$(centiseconds)
     away >/dev/null
     "$@" $from $to >/tmp/moving || { cat /tmp/moving; look_at $from; look_at $to; return 1; }
     took=$(($(centiseconds) - began))
-    goes_on || return
+    AT="on $to"
+    torture_was_moved
+    goes_on || return # what this finds may have been done before it moved
+    [ ! "$DEVICES" ] || balloon_is_set || return
     goes_on || return
     set -- $(away)
     # sent N lost N echo_ms N guest_ms N; what vmrun says of it, if it does

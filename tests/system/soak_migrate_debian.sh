@@ -10,7 +10,7 @@
 . ./lib.sh
 . ./hosts.sh
 . ./moves.sh
-MEMORY=512M DISKS='--disk /mnt/debian.ext4,id=root --disk /mnt/disk'
+MEMORY=512M DISKS='--disk /mnt/debian.ext4,id=root --disk /mnt/disk' DEVICES='' STREAMS=0 PARTS='second pages blocks tcp'
 LINE='console=ttyS0 root=/dev/vda rw systemd.default_timeout_start_sec=600'
 orders="name=\$(basename /sys/bus/virtio/drivers/virtio_net/virtio*/net/*)
 ip addr add $GUEST/24 dev \$name; ip link set \$name up

@@ -5,7 +5,7 @@
 # $1: how often to and fro (1).
 # hosts: 3
 # memory: 1024
-# modules: virtio_pci,virtio_blk,virtio_net,virtio_rng,virtio_console
+# modules: virtio_pci,virtio_blk,virtio_net,virtio_rng,virtio_console,vmw_vsock_virtio_transport,virtio_balloon
 # builds: images/torture.c tests/system/downtime.c
 . ./lib.sh
 . ./hosts.sh
@@ -67,7 +67,7 @@ whole() {
 }
 expect "both streams arrived whole" whole
 moves_table
-expect "it is killed" on a vmrun kill torture
+torture_ends a
 expect "nothing is left behind on a" on a wait_for 10 nothing_left
 expect "nor on b" on b wait_for 10 nothing_left
 finish
