@@ -375,7 +375,7 @@ static void virtio_vsock_resume(struct device *dev)
 
     virtio_resume(dev); /* which rings each doorbell */
     vsock_extend(v);
-    if (v->reset_pending)
+    if (v->reset_pending || v->settling_until_ns) /* who stood still dealt with nothing */
         settle(v);
     vsock_want_timer(v);
     watch_host(v);

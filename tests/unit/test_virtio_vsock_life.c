@@ -161,6 +161,33 @@ static void who_never_deals_with_the_event_is_heard_later(void **state)
     vsock_bench_teardown((void **)&b);
 }
 
+static void a_pause_is_no_time_in_which_the_event_was_not_dealt_with(void **state)
+{
+    struct vsock_bench *b = calloc(1, sizeof(*b));
+    uint32_t port;
+    int fd;
+
+    (void)state;
+    vsock_bench_open(b, "patience.sock", 100000000);
+    vsock_bench_start(b, 64);
+    fd = vsock_bench_connect(b, 80, &port);
+    save_and_load(b);
+    speak(b, OP(CREDIT_REQUEST), port, 80);
+    device_resume(b->dev);
+    assert_true(event_came(b));
+    device_pause(b->dev);
+    usleep(800000); /* longer than a driver has for it */
+    device_resume(b->dev);
+    for (unsigned i = 0; i < 10; i++) { /* in which a timer that was due would have come */
+        usleep(20000);
+        vsock_bench_expect_none(b);
+    }
+    give_event(b);
+    assert_int_equal(vsock_bench_expect(b, OP(RST)).src_port, port);
+    close(fd);
+    vsock_bench_teardown((void **)&b);
+}
+
 static void without_connections_a_restore_resets_nothing(void **state)
 {
     struct vsock_bench *b = *state;
@@ -245,6 +272,7 @@ int main(void)
         TEST(connections_are_reset_after_a_restore_and_new_ones_made),
         TEST(what_the_guest_says_before_it_knows_is_heard_when_it_does),
         cmocka_unit_test(who_never_deals_with_the_event_is_heard_later),
+        cmocka_unit_test(a_pause_is_no_time_in_which_the_event_was_not_dealt_with),
         TEST(without_connections_a_restore_resets_nothing),
         TEST(a_reset_that_was_not_told_yet_travels_on),
         TEST(a_reset_that_was_told_and_not_dealt_with_is_told_again),
