@@ -3,7 +3,7 @@
 # A guest that checks its memory, disk, network, stream sockets, timers and clocks all the time (images/torture.c) is saved and
 # restored, again and again, while its balloon goes up and down and its disk waits for what its limit allows.
 # $1: how often with each number of CPUs (2); tools/soak snapshot gives more.
-# seconds: 130
+# seconds: 200
 # modules: virtio_pci,virtio_blk,virtio_net,virtio_rng,virtio_console,vmw_vsock_virtio_transport,virtio_balloon
 # programs: ip
 # builds: images/torture.c
